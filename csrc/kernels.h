@@ -1,0 +1,142 @@
+// What a kernel is asked to do: plain arguments, validated and planned by the caller. One table of functions an
+// instruction set. Kernels never allocate in the steady state, never throw, and give the same bits for any thread count.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace gv {
+
+enum class Dtype : uint8_t { f32 = 0, bf16 = 1, f16 = 2, i32 = 3, u32 = 4, u8 = 5, boolean = 6 };
+inline constexpr int dtype_size(Dtype d) {
+    return d == Dtype::bf16 || d == Dtype::f16 ? 2 : d == Dtype::u8 || d == Dtype::boolean ? 1 : 4;
+}
+constexpr int MAX_RANK = 16;  // a window of a rank-8 tensor has rank 16
+
+// c[s, i, j] = blocked fma chain over k of a[s, i, k] * b[s, k, j]; c row-major and contiguous, s < batch.
+// a is stored [m, k] or, transposed, [k, m]; b [k, n] or [n, k]; a batch stride (elements) of 0 reuses one matrix.
+struct DotArgs {
+    int64_t batch, m, n, k;
+    const void *a, *b;
+    void* c;
+    int64_t a_batch_stride, b_batch_stride;
+    Dtype a_dtype, b_dtype, c_dtype;
+    bool transpose_a, transpose_b;
+};
+
+// A decoded scalar program. `code` holds, per instruction, {operation code, destination register, up to 3 source
+// registers}; registers 0..n_inputs-1 are inputs, then n_constants constants, then one per value (see map.cpp).
+struct ScalarCode {
+    int n_inputs, n_constants, n_instructions, n_outputs;
+    const uint32_t* constants;   // bits
+    const uint16_t* code;        // n_instructions x 4: op, arg0, arg1, arg2
+    const uint16_t* outputs;     // value numbers
+    const uint8_t* value_types;  // register type of every value
+    int compiled;                // number of the build-time compiled twin, or -1
+};
+
+// outputs[o][e] = program(inputs...[broadcast e]); strides are in elements, 0 along broadcast axes; outputs contiguous.
+struct MapArgs {
+    const ScalarCode* program;
+    int rank;
+    const int64_t* shape;
+    const void* const* inputs;
+    const int64_t* const* strides;  // [input][axis]
+    const Dtype* input_dtypes;
+    void* const* outputs;
+    const Dtype* output_dtypes;
+};
+
+enum class Reduction : uint8_t { sum = 0, max = 1, min = 2, argmax = 3, argmin = 4 };
+
+// y[o] over row-major kept axes = reduction, in row-major order of the reduced axes, of x; strides in elements.
+struct ReduceArgs {
+    Reduction op;
+    int kept_rank, reduced_rank;
+    const int64_t *kept_shape, *kept_strides, *reduced_shape, *reduced_strides;
+    const void* x;
+    void* y;
+    Dtype x_dtype, y_dtype;
+};
+
+// dst[i.dst_strides] = src[i.src_strides] for i in shape; strides in elements of `size` bytes. All layouts become this.
+struct CopyArgs {
+    int size, rank;
+    const int64_t *shape, *src_strides, *dst_strides;
+    const void* src;
+    void* dst;
+};
+struct FillArgs {
+    int size;
+    uint32_t bits;
+    int64_t count;
+    void* dst;
+};
+
+struct GatherArgs {
+    const void* data;
+    const int32_t* index;
+    void* out;
+    int64_t rows, row, count;  // rows of data, elements a row, indices
+    Dtype dtype;
+};
+struct ScatterAddArgs {
+    const void* source;
+    const int32_t* index;
+    void* out;
+    int64_t rows, row, count;
+    Dtype source_dtype, out_dtype;
+};
+
+struct RandomArgs {
+    const uint32_t* seed;  // 2 words
+    const uint32_t* step;
+    uint32_t stream;
+    int64_t count;
+    uint32_t* out;
+};
+
+// Chaining values of BLAKE3 subtrees: see blake3.cpp. `tree` has blake3_tree_bytes(n) bytes; `root` 32.
+struct Blake3Args {
+    const uint8_t* data;
+    size_t n;
+    uint8_t* tree;  // level 0 = chunk chaining values, then parents level by level (odd node promoted); may be null
+    uint8_t* root;
+};
+
+struct Kernels {
+    const char* name;
+    void (*dot)(const DotArgs&);
+    void (*map)(const MapArgs&);
+    void (*reduce)(const ReduceArgs&);
+    void (*copy)(const CopyArgs&);
+    void (*fill)(const FillArgs&);
+    void (*gather)(const GatherArgs&);
+    void (*scatter_add)(const ScatterAddArgs&);
+    void (*random)(const RandomArgs&);
+    void (*blake3)(const Blake3Args&);
+};
+
+// The kernels in force: GENSYN_VERIFY_ISA if set, else the best the CPU supports (dispatch.cpp).
+const Kernels& kernels();
+// Names this build and CPU can run, best first; use_isa returns false for any other name.
+const char* const* supported_isas();
+bool use_isa(const char* name);
+
+}  // namespace gv
+
+// Kernel units define their functions inside gv::<isa>.
+#define GV_CONCAT_(a, b) a##b
+#define GV_CONCAT(a, b) GV_CONCAT_(a, b)
+#ifdef GV_ISA
+namespace gv::GV_ISA {
+void dot(const DotArgs&);
+void map(const MapArgs&);
+void reduce(const ReduceArgs&);
+void copy(const CopyArgs&);
+void fill(const FillArgs&);
+void gather(const GatherArgs&);
+void scatter_add(const ScatterAddArgs&);
+void random(const RandomArgs&);
+void blake3(const Blake3Args&);
+}  // namespace gv::GV_ISA
+#endif
