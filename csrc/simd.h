@@ -69,4 +69,40 @@ inline F fma(F a, F b, F c) {
 #endif
 }
 
+// Bits, storage dtypes. A NaN is one value: 0x7FC00000, in bf16 0x7FC0, in f16 0x7E00.
+inline uint32_t bits_of(float x) {
+    uint32_t u;
+    std::memcpy(&u, &x, 4);
+    return u;
+}
+inline float float_of(uint32_t u) {
+    float x;
+    std::memcpy(&x, &u, 4);
+    return x;
+}
+inline float canonical(float x) { return x == x ? x : float_of(0x7FC00000); }
+inline F canonical(F x) { return (F)(x == x ? (U)x : splat(uint32_t(0x7FC00000))); }
+
+inline float widen_bf16(uint16_t h) { return float_of(uint32_t(h) << 16); }
+inline uint16_t narrow_bf16(float x) {
+    if (x != x) return 0x7FC0;
+    const uint32_t u = bits_of(x);
+    return uint16_t((u + 0x7FFF + (u >> 16 & 1)) >> 16);
+}
+
+inline float widen_f16(uint16_t h) {
+    const uint32_t sign = uint32_t(h & 0x8000) << 16, magnitude = h & 0x7FFF;
+    if (magnitude >= 0x7C00) return float_of(sign | 0x7F800000 | (magnitude & 0x3FF) << 13);
+    if (magnitude < 0x400) return float_of(sign | bits_of(float(magnitude) * 0x1p-24f));  // subnormal, exact
+    return float_of(sign | ((magnitude << 13) + (112u << 23)));
+}
+inline uint16_t narrow_f16(float x) {
+    if (x != x) return 0x7E00;
+    const uint32_t u = bits_of(x), sign = u >> 16 & 0x8000, magnitude = u & 0x7FFFFFFF;
+    if (magnitude >= 0x47800000) return uint16_t(sign | 0x7C00);  // 2^16 and above; from 65520 the carry below gives inf
+    if (magnitude < 0x38800000)  // below 2^-14: one unit in the last place of 0.5 is 2^-24, so the addition rounds
+        return uint16_t(sign | (bits_of(float_of(magnitude) + 0.5f) - 0x3F000000));
+    return uint16_t(sign | ((magnitude - (112u << 23) + 0xFFF + (magnitude >> 13 & 1)) >> 13));
+}
+
 }  // namespace
