@@ -95,6 +95,13 @@ struct RandomArgs {
     uint32_t* out;
 };
 
+// Bytes of the whole BLAKE3 tree over n bytes: every level's chaining values, 32 bytes each; the last 32 are the root.
+inline constexpr size_t blake3_tree_bytes(size_t n) {
+    size_t level = n ? (n + 1023) / 1024 : 1, total = level;
+    for (; level > 1; total += level) level = (level + 1) / 2;
+    return 32 * total;
+}
+
 // Chaining values of BLAKE3 subtrees: see blake3.cpp. `tree` has blake3_tree_bytes(n) bytes; `root` 32.
 struct Blake3Args {
     const uint8_t* data;
