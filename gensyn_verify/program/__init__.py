@@ -1,13 +1,13 @@
 """The program: one training step as pure data. Imports neither torch nor native code.
 
-    types      element types, tensor types
-    scalar     scalar programs: the machine of `map`, one element at a time
-    ops        the seven node kinds and their type inference
-    program    Program, its validation, ProgramBuilder
-    encoding   canonical bytes and digest
-    merkle     the one keccak-256 tree of the project
-    functions  exp, log, tanh ... as published scalar programs
-    listing    a program as text
+types      element types, tensor types
+scalar     scalar programs: the machine of `map`, one element at a time
+ops        the seven node kinds and their type inference
+program    Program, its validation, ProgramBuilder
+encoding   canonical bytes and digest
+merkle     the one keccak-256 tree of the project
+functions  exp, log, tanh ... as published scalar programs
+listing    a program as text
 """
 
 from gensyn_verify.program.encoding import decode, encode

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from functools import lru_cache
 from pathlib import PurePath
 
 from gensyn_verify.errors import LimitError, ProgramError
@@ -128,10 +127,12 @@ def scalar_record(s: ScalarProgram) -> bytes:
     return bytes(w.out)
 
 
-@lru_cache(maxsize=None)
-def _fields(op: type[ops.Op]) -> list[tuple[str, object]]:
+def _fields_of(op: type[ops.Op]) -> list[tuple[str, object]]:
     hints = typing.get_type_hints(op)
     return [(f.name, hints[f.name]) for f in dataclasses.fields(op)]
+
+
+_FIELDS = [_fields_of(op) for op in ops.OPS]  # by op code
 
 
 def node_record(n: Node) -> bytes:
@@ -141,7 +142,7 @@ def node_record(n: Node) -> bytes:
     """
     w = _Writer()
     w.u(1, n.op.code)
-    for name, hint in _fields(type(n.op)):
+    for name, hint in _FIELDS[n.op.code]:
         x = getattr(n.op, name)
         if hint is bool:
             w.u(1, x)
@@ -197,7 +198,7 @@ def _read_node(data: bytes, where: str) -> Node:
         return int.from_bytes(r.take(8), "big", signed=True)
 
     values: dict[str, object] = {}
-    for name, hint in _fields(ops.OPS[code]):
+    for name, hint in _FIELDS[code]:
         if hint is bool:
             flag = r.u(1)
             if flag > 1:

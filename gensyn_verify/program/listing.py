@@ -54,7 +54,11 @@ def listing(p: Program, scalars: bool = True) -> Iterator[str]:
     yield ""
     for n, node in enumerate(p.nodes):
         op = node.op
-        word = op.kind if type(op).__name__.lower() == op.kind.replace("_", "") else f"{op.kind}.{type(op).__name__.lower()}"
+        word = (
+            op.kind
+            if type(op).__name__.lower() == op.kind.replace("_", "")
+            else f"{op.kind}.{type(op).__name__.lower()}"
+        )
         outs = [f"%{len(names) + i}" for i in range(len(node.types))]
         left = ", ".join(f"{o}: {t}" for o, t in zip(outs, node.types, strict=True))
         line = f"{n:5}  {left} = {word} {_attributes(op)}({', '.join(names[v] for v in node.inputs)})"

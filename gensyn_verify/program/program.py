@@ -6,6 +6,7 @@ reads only values numbered below its own, so there are no cycles by construction
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Node:
-    """An operation on values. `types` are its outputs' types; `origin` (module and source line) is no part of the digest."""
+    """An operation on values and its outputs' types. `origin` (module and source line) is no part of the digest."""
 
     op: ops.Op
     inputs: tuple[int, ...]
@@ -55,7 +56,9 @@ class Node:
 def check_name(name: str) -> None:
     """Names are 1 to 200 printable ASCII characters without spaces or slashes, so that no name is ever a path."""
     if not 1 <= len(name) <= MAX_NAME or not all(33 <= ord(c) < 127 and c not in '/\\"' for c in name):
-        raise ProgramError(f"{name[:MAX_NAME]!r} is no name: 1 to {MAX_NAME} printable ASCII characters, no space / \\ \"")
+        raise ProgramError(
+            f'{name[:MAX_NAME]!r} is no name: 1 to {MAX_NAME} printable ASCII characters, no space / \\ "'
+        )
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,8 @@ class Program:
                         raise ProgramError(f"reads value {v}; only 0 to {len(types) - 1} exist before it")
                 found = node.op.infer([types[v] for v in node.inputs], self.scalar_programs)
                 if found != node.types:
-                    raise ProgramError(
-                        f"declares outputs {', '.join(map(str, node.types))}; its inputs give {', '.join(map(str, found))}"
-                    )
+                    stated, given = (", ".join(map(str, types)) for types in (node.types, found))
+                    raise ProgramError(f"declares outputs {stated}; its inputs give {given}")
                 for t in found:
                     t.check()
                 if isinstance(node.op, ops.Random):
@@ -159,7 +161,7 @@ def _check_table(what: str, entries: list[tuple[str, str]], roles: tuple[str, ..
             raise ProgramError(f"{what} {name!r} has role {role!r}; roles are {', '.join(roles)}")
         check_name(name)
     keys = [(roles.index(role), name) for role, name in entries]
-    for a, b in zip(keys, keys[1:], strict=False):
+    for a, b in itertools.pairwise(keys):
         if a >= b:
             raise ProgramError(f"{what}s are not sorted by role and name without repetition: {a[1]!r} before {b[1]!r}")
 
@@ -336,7 +338,9 @@ class ProgramBuilder:
 
     def build(self) -> Program:
         """The validated program."""
-        order = sorted(range(len(self._inputs)), key=lambda i: _rank(INPUT_ROLES, self._inputs[i].role, self._inputs[i].name))
+        order = sorted(
+            range(len(self._inputs)), key=lambda i: _rank(INPUT_ROLES, self._inputs[i].role, self._inputs[i].name)
+        )
         needed: set[int] = set()
         stack = [v.key[0] for _, _, v in self._outputs]
         while stack:
@@ -345,7 +349,8 @@ class ProgramBuilder:
                 needed.add(n)
                 stack.extend(k[0] for k in self._nodes[n][1])
         number = {(-1, i): position for position, i in enumerate(order)}
-        scalars, scalar_number = list(self._scalars), {}
+        scalars = list(self._scalars)
+        scalar_number: dict[int, int] = {}
         nodes = []
         for n in sorted(needed):
             op, inputs, types, origin = self._nodes[n]

@@ -10,6 +10,7 @@ all numbered below its own. There are no branches and no memory.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ MAX_INPUTS = 64
 MAX_OUTPUTS = 16
 MAX_INSTRUCTIONS = 4096
 
-F, I, U, B = Reg.f32, Reg.i32, Reg.u32, Reg.boolean
+_F, _I, _U, _B = Reg.f32, Reg.i32, Reg.u32, Reg.boolean
 
 
 @dataclass(frozen=True)
@@ -35,30 +36,30 @@ class Operation:
 
 def _operations() -> dict[str, Operation]:
     table: list[tuple[str, tuple[Reg, ...], Reg]] = [
-        *[(f"{n}.f32", (F, F), F) for n in ("add", "sub", "mul", "div", "min", "max")],
-        *[(f"{n}.f32", (F,), F) for n in ("sqrt", "neg", "abs")],
-        ("fma.f32", (F, F, F), F),
-        *[(f"{n}.f32", (F, F), B) for n in ("eq", "lt", "le")],
+        *[(f"{n}.f32", (_F, _F), _F) for n in ("add", "sub", "mul", "div", "min", "max")],
+        *[(f"{n}.f32", (_F,), _F) for n in ("sqrt", "neg", "abs")],
+        ("fma.f32", (_F, _F, _F), _F),
+        *[(f"{n}.f32", (_F, _F), _B) for n in ("eq", "lt", "le")],
     ]
-    for t in (I, U):
+    for t in (_I, _U):
         table += [(f"{n}.{t.name}", (t, t), t) for n in ("add", "sub", "mul", "mulhi", "min", "max")]
         table += [(f"{n}.{t.name}", (t, t), t) for n in ("and", "or", "xor")]
         table += [(f"not.{t.name}", (t,), t)]
-        table += [(f"{n}.{t.name}", (t, U), t) for n in ("shl", "shr")]
-        table += [(f"{n}.{t.name}", (t, t), B) for n in ("eq", "lt", "le")]
-    table += [(f"{n}.boolean", (B, B), B) for n in ("and", "or", "xor")]
-    table += [("not.boolean", (B,), B)]
-    table += [(f"select.{t.name}", (B, t, t), t) for t in Reg]
+        table += [(f"{n}.{t.name}", (t, _U), t) for n in ("shl", "shr")]
+        table += [(f"{n}.{t.name}", (t, t), _B) for n in ("eq", "lt", "le")]
+    table += [(f"{n}.boolean", (_B, _B), _B) for n in ("and", "or", "xor")]
+    table += [("not.boolean", (_B,), _B)]
+    table += [(f"select.{t.name}", (_B, t, t), t) for t in Reg]
     table += [
-        ("f32_to_i32", (F,), I),
-        ("f32_to_u32", (F,), U),
-        ("i32_to_f32", (I,), F),
-        ("u32_to_f32", (U,), F),
-        ("boolean_to_u32", (B,), U),
-        ("f32_bits_to_u32", (F,), U),
-        ("u32_bits_to_f32", (U,), F),
-        ("i32_bits_to_u32", (I,), U),
-        ("u32_bits_to_i32", (U,), I),
+        ("f32_to_i32", (_F,), _I),
+        ("f32_to_u32", (_F,), _U),
+        ("i32_to_f32", (_I,), _F),
+        ("u32_to_f32", (_U,), _F),
+        ("boolean_to_u32", (_B,), _U),
+        ("f32_bits_to_u32", (_F,), _U),
+        ("u32_bits_to_f32", (_U,), _F),
+        ("i32_bits_to_u32", (_I,), _U),
+        ("u32_bits_to_i32", (_U,), _I),
     ]
     return {name: Operation(name, code, operands, result) for code, (name, operands, result) in enumerate(table)}
 
@@ -107,7 +108,7 @@ class ScalarProgram:
         """Raise ProgramError naming the instruction that breaks a rule, LimitError for a size."""
         for what, items, limit in (
             ("inputs", self.inputs, MAX_INPUTS),
-            ("instructions and constants", self.code + self.constants, MAX_INSTRUCTIONS),  # type: ignore[operator]
+            ("instructions and constants", self.code + self.constants, MAX_INSTRUCTIONS),
             ("outputs", self.outputs, MAX_OUTPUTS),
         ):
             if len(items) > limit:
@@ -148,7 +149,7 @@ class ScalarProgram:
 
 def f32_bits(x: float) -> int:
     """The bits of `x` rounded to binary32, to nearest even; overflow gives an infinity, NaN the canonical one."""
-    if x != x:
+    if math.isnan(x):
         return 0x7FC00000
     try:
         return int(struct.unpack("<I", struct.pack("<f", x))[0])
@@ -306,9 +307,7 @@ class ScalarBuilder:
         if op is None:
             raise ProgramError(f"unknown operation {name!r}")
         if tuple(a.reg for a in args) != op.operands:
-            raise ProgramError(
-                f"{name} takes ({', '.join(r.name for r in op.operands)}), found ({', '.join(a.reg.name for a in args)})"
-            )
+            raise ProgramError(f"{name} takes {[r.name for r in op.operands]}, found {[a.reg.name for a in args]}")
         key = (name, tuple(a.key for a in args))
         if key not in self._seen:
             self._seen[key] = Scalar(self, len(self._code), op.result)
@@ -346,6 +345,4 @@ class ScalarBuilder:
             name, args = self._code[n]
             code.append(Instruction(name, tuple(number[a.key] for a in args)))
             number[n] = len(number)
-        return ScalarProgram(
-            tuple(self._inputs), tuple(constants), tuple(code), tuple(number[s.key] for s in wanted)
-        )
+        return ScalarProgram(tuple(self._inputs), tuple(constants), tuple(code), tuple(number[s.key] for s in wanted))

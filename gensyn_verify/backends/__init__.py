@@ -1,0 +1,58 @@
+"""Backends: a program in, bits out. `reference` is the definition; every other backend equals it bit for bit.
+
+arrays     how tensors lie in NumPy
+reference  plain NumPy: the definition of every node kind
+cpu        native kernels: AVX-512, AVX2, NEON or portable C++
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from gensyn_verify.backends.arrays import Array, check_array
+from gensyn_verify.errors import BackendError, MalformedError
+from gensyn_verify.program.program import Program
+
+BACKENDS = ("cpu", "reference")
+
+
+class Executor(Protocol):
+    """A program with its state. One call of `step` is one training step."""
+
+    program: Program
+
+    def load(self, state: Mapping[str, Array]) -> None:
+        """Copy in the whole state, by name."""
+
+    def step(self, batch: Mapping[str, Array], scalars: Mapping[str, Array]) -> dict[str, Array]:
+        """Advance the state by one step; the metrics."""
+
+    def state(self) -> dict[str, Array]:
+        """The state by name; views that the next `step` or `load` may overwrite."""
+
+
+def make(backend: str, program: Program) -> Executor:
+    """An executor of `program` on backend "cpu" or "reference"."""
+    if backend == "cpu":
+        from gensyn_verify.backends import cpu
+
+        return cpu.Executor(program)
+    if backend == "reference":
+        from gensyn_verify.backends import reference
+
+        return reference.Executor(program)
+    raise BackendError(f"backend {backend!r} is unknown; known are {', '.join(BACKENDS)}")
+
+
+def evaluate(program: Program, inputs: Mapping[str, Array], backend: str = "cpu") -> dict[str, Array]:
+    """All outputs of one step by name, from all inputs by name (no name may serve two roles)."""
+    names = [i.name for i in program.inputs]
+    if len(set(names)) != len(names) or set(names) != set(inputs):
+        raise MalformedError(f"inputs expected: {names}; found {sorted(inputs)}")
+    executor = make(backend, program)
+    checked = {i.name: check_array(i.name, inputs[i.name], i.type) for i in program.inputs}
+    roles = {role: {name: checked[name] for name in program.inputs_of(role)} for role in ("state", "batch", "scalar")}
+    executor.load(roles["state"])
+    metrics = executor.step(roles["batch"], roles["scalar"])
+    return {**{n: a.copy() for n, a in executor.state().items()}, **metrics}
