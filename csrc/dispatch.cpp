@@ -42,8 +42,7 @@ const Entry* entries() {
 #ifdef GV_HAVE_NEON
         {&kernels_neon, true},
 #endif
-        {&kernels_portable, true},
-        {nullptr, false},
+        {&kernels_portable, true}, {nullptr, false},
     };
     return table;
 }

@@ -1,5 +1,6 @@
 // What a kernel is asked to do: plain arguments, validated and planned by the caller. One table of functions an
-// instruction set. Kernels never allocate in the steady state, never throw, and give the same bits for any thread count.
+// instruction set. Kernels never allocate in the steady state, never throw, and give the same bits for any thread
+// count.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -73,8 +73,7 @@ class Pool {
         for (auto& t : threads_) t.join();
         threads_.clear();
         stop_ = false;
-        for (int i = 0; i < workers; i++)
-            threads_.emplace_back([this, g = generation_.load()] { work(g); });
+        for (int i = 0; i < workers; i++) threads_.emplace_back([this, g = generation_.load()] { work(g); });
     }
 
     size_t workers() const { return threads_.size(); }

@@ -15,9 +15,9 @@ void run(int64_t tasks, void (*call)(void*, int64_t), void* context);
 
 // call(i) for i in [0, tasks), each once, in any order, on any of the threads; returns when all are done. Not
 // reentrant: a call from inside a task runs its tasks on the calling thread.
-template <class Call> void parallel_for(int64_t tasks, Call&& call) {
-    detail::run(
-        tasks, [](void* c, int64_t i) { (*static_cast<std::remove_reference_t<Call>*>(c))(i); }, &call);
+template <class Call>
+void parallel_for(int64_t tasks, Call&& call) {
+    detail::run(tasks, [](void* c, int64_t i) { (*static_cast<std::remove_reference_t<Call>*>(c))(i); }, &call);
 }
 
 // MXCSR or FPCR bits that change results: 0 when the numerics hold in the calling thread.

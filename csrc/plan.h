@@ -1,0 +1,67 @@
+// A planned program: kernel calls on one arena, walked without allocation or Python.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+
+namespace gv {
+
+// A strided tensor in the arena: byte offset, strides in elements.
+struct View {
+    int64_t offset;
+    Dtype dtype;
+    std::vector<int64_t> strides;
+};
+
+struct ScalarProgramData {
+    int inputs;
+    std::vector<uint32_t> constants;
+    std::vector<uint16_t> code;  // 4 words an instruction: operation, arguments
+    std::vector<uint16_t> outputs;
+    std::vector<uint8_t> types;
+    int compiled;
+};
+
+class Plan {
+  public:
+    explicit Plan(int64_t arena_bytes);  // throws std::bad_alloc
+    ~Plan();
+    Plan(const Plan&) = delete;
+    Plan& operator=(const Plan&) = delete;
+
+    uint8_t* at(int64_t offset) const { return arena_ + offset; }
+    int64_t arena_bytes() const { return bytes_; }
+    size_t calls() const { return calls_.size(); }
+
+    int scalar_program(ScalarProgramData data);  // its number
+    void map(int program, std::vector<int64_t> shape, std::vector<View> inputs, std::vector<View> outputs);
+    void dot(const DotArgs& args, int64_t a, int64_t b, int64_t c);
+    void reduce(Reduction op, std::vector<int64_t> kept_shape, std::vector<int64_t> kept_strides,
+                std::vector<int64_t> reduced_shape, std::vector<int64_t> reduced_strides, int64_t x, Dtype x_dtype,
+                int64_t y, Dtype y_dtype);
+    void copy(int size, std::vector<int64_t> shape, std::vector<int64_t> source_strides,
+              std::vector<int64_t> target_strides, int64_t source, int64_t target);
+    void fill(int size, uint32_t bits, int64_t count, int64_t target);
+    void gather(int64_t data, int64_t index, int64_t out, int64_t rows, int64_t row, int64_t count, Dtype dtype);
+    void scatter_add(int64_t source, int64_t index, int64_t out, int64_t rows, int64_t row, int64_t count,
+                     Dtype source_dtype, Dtype out_dtype);
+    void random(int64_t seed, int64_t step, uint32_t stream, int64_t count, int64_t out);
+
+    void run() const;  // all calls in order, with the kernels in force
+
+    struct Call {
+        virtual ~Call() = default;
+        virtual void run(const Kernels&) const = 0;
+    };
+    struct Scalar;
+
+  private:
+    uint8_t* arena_;
+    int64_t bytes_;
+    std::vector<std::unique_ptr<Scalar>> scalars_;
+    std::vector<std::unique_ptr<Call>> calls_;
+};
+
+}  // namespace gv
