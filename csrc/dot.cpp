@@ -4,6 +4,7 @@
 // is one block. In a block one accumulator starts at +0 and takes acc = fma(a[i,k], b[k,j], acc) for ascending k; block
 // sums are added left to right by plain additions. Narrow dtypes widen exactly at the load and round once at the store.
 #include "kernels.h"
+#include "scalar_ops.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -17,15 +18,15 @@ int64_t block_end(int64_t begin, int64_t k) { return k - begin <= BLOCK + BLOCK 
 
 float element(const void* p, Dtype d, int64_t i) {
     if (d == Dtype::f32) return static_cast<const float*>(p)[i];
-    const uint16_t bits = static_cast<const uint16_t*>(p)[i];
-    return d == Dtype::bf16 ? widen_bf16(bits) : widen_f16(bits);
+    const H bits{static_cast<const uint16_t*>(p)[i]};
+    return ((F)(d == Dtype::bf16 ? widen_bf16(bits) : widen_f16(bits)))[0];
 }
 
 void put(void* p, Dtype d, int64_t i, float x) {
     if (d == Dtype::f32)
-        static_cast<float*>(p)[i] = canonical(x);
+        static_cast<float*>(p)[i] = canonical(F{x})[0];
     else
-        static_cast<uint16_t*>(p)[i] = d == Dtype::bf16 ? narrow_bf16(x) : narrow_f16(x);
+        static_cast<uint16_t*>(p)[i] = (d == Dtype::bf16 ? narrow_bf16(F{x}) : narrow_f16(F{x}))[0];
 }
 
 float chain(const DotArgs& d, int64_t s, int64_t i, int64_t j) {

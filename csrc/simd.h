@@ -31,27 +31,44 @@ template <class V, class T> inline V load(const T* p) {
     return v;
 }
 template <class V, class T> inline void store(T* p, V v) { std::memcpy(p, &v, sizeof v); }
-inline F splat(float x) { return F{} + x; }  // +0 + x == x except for x == -0: use splat_bits there
+// The first n lanes, 1 <= n <= W, and nothing beyond them in memory; the other lanes of the vector are +0.
+inline F load_first(const float* p, int n) {
+#if defined(GV_ISA_avx512)
+    return (F)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
+#else
+    F v{};
+    std::memcpy(&v, p, size_t(n) * 4);
+    return v;
+#endif
+}
+inline void store_first(float* p, F v, int n) {
+#if defined(GV_ISA_avx512)
+    _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
+#else
+    std::memcpy(p, &v, size_t(n) * 4);
+#endif
+}
+inline F splat(float x) { return x - F{}; }  // x - 0 is x, for -0 too
 inline U splat(uint32_t x) { return U{} + x; }
+inline F canonical(F a) { return a == a ? a : (F)splat(uint32_t(0x7FC00000)); }  // a NaN is one value
 
-// The exact a*b+c of four-or-fewer-wide targets without a fused instruction: binary64 holds the product exactly
-// (24 + 24 <= 53 bits), the sum is rounded to odd there (Boldo and Melquiond 2008), and then once to binary32.
-inline float fma_by_double(float a, float b, float c) {
-    const double p = double(a) * double(b), d = double(c), s = p + d;
-    const double bb = s - p, error = (p - (s - bb)) + (d - bb);  // TwoSum: s + error == p + d exactly
-    uint64_t bits;
-    std::memcpy(&bits, &s, 8);
-    if (error != 0 && error == error && (bits & 1) == 0) bits += ((error > 0) == (s > 0)) ? 1 : uint64_t(-1);
-    double odd;
-    std::memcpy(&odd, &bits, 8);
-    return float(odd);
+// Without a fused instruction: binary64 holds the product exactly (24 + 24 <= 53 bits, exponents far from its limits),
+// the sum is rounded to odd there, and so the rounding to binary32 is that of the exact a*b+c (Boldo and Melquiond 2008).
+typedef double D2 __attribute__((vector_size(16)));
+typedef int64_t Q2 __attribute__((vector_size(16)));
+inline D2 fma_to_odd(D2 a, D2 b, D2 c) {
+    const D2 product = a * b, sum = product + c;
+    const D2 from_c = sum - product, error = (product - (sum - from_c)) + (c - from_c);  // TwoSum: sum + error is exact
+    const Q2 bits = (Q2)sum, even = ~bits & 1, inward = ((Q2)error ^ bits) >> 63;  // all ones where signs differ
+    const Q2 inexact = (Q2)(error != D2{}) & (Q2)(error == error);                 // error is NaN where sum is infinite
+    return (D2)(bits + (((even ^ inward) - inward) & inexact));                    // one step towards the exact sum
 }
 
 inline float fma1(float a, float b, float c) {
 #if defined(__FMA__) || defined(__aarch64__)
     return __builtin_fmaf(a, b, c);
 #else
-    return fma_by_double(a, b, c);
+    return float(fma_to_odd(D2{a}, D2{b}, D2{c})[0]);
 #endif
 }
 
@@ -63,46 +80,10 @@ inline F fma(F a, F b, F c) {
 #elif defined(__aarch64__)
     return (F)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
-    F r;
-    for (int i = 0; i < W; i++) r[i] = fma1(a[i], b[i], c[i]);
-    return r;
+    const D2 low = fma_to_odd(D2{a[0], a[1]}, D2{b[0], b[1]}, D2{c[0], c[1]});
+    const D2 high = fma_to_odd(D2{a[2], a[3]}, D2{b[2], b[3]}, D2{c[2], c[3]});
+    return F{float(low[0]), float(low[1]), float(high[0]), float(high[1])};
 #endif
-}
-
-// Bits, storage dtypes. A NaN is one value: 0x7FC00000, in bf16 0x7FC0, in f16 0x7E00.
-inline uint32_t bits_of(float x) {
-    uint32_t u;
-    std::memcpy(&u, &x, 4);
-    return u;
-}
-inline float float_of(uint32_t u) {
-    float x;
-    std::memcpy(&x, &u, 4);
-    return x;
-}
-inline float canonical(float x) { return x == x ? x : float_of(0x7FC00000); }
-inline F canonical(F x) { return (F)(x == x ? (U)x : splat(uint32_t(0x7FC00000))); }
-
-inline float widen_bf16(uint16_t h) { return float_of(uint32_t(h) << 16); }
-inline uint16_t narrow_bf16(float x) {
-    if (x != x) return 0x7FC0;
-    const uint32_t u = bits_of(x);
-    return uint16_t((u + 0x7FFF + (u >> 16 & 1)) >> 16);
-}
-
-inline float widen_f16(uint16_t h) {
-    const uint32_t sign = uint32_t(h & 0x8000) << 16, magnitude = h & 0x7FFF;
-    if (magnitude >= 0x7C00) return float_of(sign | 0x7F800000 | (magnitude & 0x3FF) << 13);
-    if (magnitude < 0x400) return float_of(sign | bits_of(float(magnitude) * 0x1p-24f));  // subnormal, exact
-    return float_of(sign | ((magnitude << 13) + (112u << 23)));
-}
-inline uint16_t narrow_f16(float x) {
-    if (x != x) return 0x7E00;
-    const uint32_t u = bits_of(x), sign = u >> 16 & 0x8000, magnitude = u & 0x7FFFFFFF;
-    if (magnitude >= 0x47800000) return uint16_t(sign | 0x7C00);  // 2^16 and above; from 65520 the carry below gives inf
-    if (magnitude < 0x38800000)  // below 2^-14: one unit in the last place of 0.5 is 2^-24, so the addition rounds
-        return uint16_t(sign | (bits_of(float_of(magnitude) + 0.5f) - 0x3F000000));
-    return uint16_t(sign | ((magnitude - (112u << 23) + 0xFFF + (magnitude >> 13 & 1)) >> 13));
 }
 
 }  // namespace
