@@ -1,0 +1,30 @@
+"""Scalar programs that the native build compiles ahead of time: name -> program.
+
+A map node whose scalar program equals one of these runs as compiled code instead of in the virtual machine, with the
+same bits. Nothing depends on the list but speed: it holds what the frontend writes most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gensyn_verify.program.scalar import Scalar, ScalarBuilder, ScalarProgram
+from gensyn_verify.program.types import Reg
+
+
+def trace(function: Callable[..., Scalar], *inputs: Reg) -> ScalarProgram:
+    """The scalar program of `function` over one Scalar an input, as `ProgramBuilder.map` writes it."""
+    builder = ScalarBuilder()
+    return builder.build(function(*(builder.input(reg) for reg in inputs)))
+
+
+F = Reg.f32
+
+PUBLISHED: dict[str, ScalarProgram] = {
+    "add": trace(lambda x, y: x + y, F, F),
+    "sub": trace(lambda x, y: x - y, F, F),
+    "mul": trace(lambda x, y: x * y, F, F),
+    "div": trace(lambda x, y: x / y, F, F),
+    "square": trace(lambda x: x * x, F),
+    "relu": trace(lambda x: x.max(0.0), F),
+}
