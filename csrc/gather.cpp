@@ -4,9 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels.h"
+#include "scalar_ops.h"
 #include "scratch.h"
-#include "simd.h"
 #include "threads.h"
 
 namespace gv::GV_ISA {
@@ -24,65 +23,40 @@ void fill_outside(uint8_t* out, int64_t row, Dtype dtype) {
         std::memset(out, 0, size_t(row * dtype_size(dtype)));
 }
 
-// Adds the sources whose target lies in [first, last) into rows of f32 or u32 registers.
-template <class Load, class T>
-void add_rows(const ScatterAddArgs& g, T* sums, int64_t first, int64_t last, Load load) {
+// Adds the sources whose target row lies in [first, last) to `sums`, registers of those rows.
+template <class T>
+void add_rows(const ScatterAddArgs& g, T* sums, int64_t first, int64_t last) {
+    static thread_local Scratch scratch;
+    const int64_t size = dtype_size(g.source_dtype);
+    const bool direct = size == 4;
+    std::fill(sums, sums + (last - first) * g.row, T(0));
+    uint32_t* widened = direct ? nullptr : static_cast<uint32_t*>(scratch.get(size_t(g.row + W) * 4));
     for (int64_t i = 0; i < g.count; i++) {
         const int64_t target = g.index[i];
         if (target < first || target >= last) continue;
+        const uint8_t* source = static_cast<const uint8_t*>(g.source) + i * g.row * size;
+        if (!direct) load_elements(g.source_dtype, source, 1, g.row, widened);
+        const T* add = reinterpret_cast<const T*>(direct ? static_cast<const void*>(source) : widened);
         T* sum = sums + (target - first) * g.row;
-        for (int64_t j = 0; j < g.row; j++) sum[j] += load(i * g.row + j);
-    }
-}
-
-template <class T>
-void add_typed(const ScatterAddArgs& g, T* sums, int64_t first, int64_t last) {
-    std::fill(sums, sums + (last - first) * g.row, T(0));
-    const void* s = g.source;
-    switch (g.source_dtype) {
-        case Dtype::f32:
-            return add_rows(g, sums, first, last, [=](int64_t i) { return T(static_cast<const float*>(s)[i]); });
-        case Dtype::bf16:
-            return add_rows(g, sums, first, last,
-                            [=](int64_t i) { return T(widen_bf16(static_cast<const uint16_t*>(s)[i])); });
-        case Dtype::f16:
-            return add_rows(g, sums, first, last,
-                            [=](int64_t i) { return T(widen_f16(static_cast<const uint16_t*>(s)[i])); });
-        case Dtype::u8:
-        case Dtype::boolean:
-            return add_rows(g, sums, first, last, [=](int64_t i) { return T(static_cast<const uint8_t*>(s)[i]); });
-        default:
-            return add_rows(g, sums, first, last, [=](int64_t i) { return T(static_cast<const uint32_t*>(s)[i]); });
+        for (int64_t j = 0; j < g.row; j++) sum[j] += add[j];
     }
 }
 
 void scatter_rows(const ScatterAddArgs& g, int64_t first, int64_t last) {
-    const int64_t n = (last - first) * g.row;
-    if (g.out_dtype == Dtype::f32) {
-        float* out = static_cast<float*>(g.out) + first * g.row;
-        add_typed(g, out, first, last);
-        for (int64_t i = 0; i < n; i++) out[i] = canonical(out[i]);
-    } else if (g.out_dtype == Dtype::i32 || g.out_dtype == Dtype::u32) {
-        add_typed(g, static_cast<uint32_t*>(g.out) + first * g.row, first, last);
-    } else {
-        // Narrow outputs: one row at a time in registers, stored once.
-        static thread_local Scratch scratch;
-        void* row = scratch.get(size_t(g.row) * 4);
-        for (int64_t r = first; r < last; r++) {
-            if (g.out_dtype == Dtype::u8) {
-                add_typed(g, static_cast<uint32_t*>(row), r, r + 1);
-                for (int64_t j = 0; j < g.row; j++)
-                    static_cast<uint8_t*>(g.out)[r * g.row + j] = uint8_t(static_cast<uint32_t*>(row)[j]);
-            } else {
-                add_typed(g, static_cast<float*>(row), r, r + 1);
-                uint16_t* out = static_cast<uint16_t*>(g.out) + r * g.row;
-                for (int64_t j = 0; j < g.row; j++) {
-                    const float x = static_cast<float*>(row)[j];
-                    out[j] = g.out_dtype == Dtype::bf16 ? narrow_bf16(x) : narrow_f16(x);
-                }
-            }
-        }
-    }
+    static thread_local Scratch scratch;
+    const int64_t n = (last - first) * g.row, size = dtype_size(g.out_dtype);
+    uint8_t* out = static_cast<uint8_t*>(g.out) + first * g.row * size;
+    // Registers are the output itself where it is 32 bits wide, else memory of their own, stored once at the end.
+    uint32_t* sums =
+        size == 4 ? reinterpret_cast<uint32_t*>(out) : static_cast<uint32_t*>(scratch.get(size_t(n + W) * 4));
+    const bool is_float = g.out_dtype == Dtype::f32 || g.out_dtype == Dtype::bf16 || g.out_dtype == Dtype::f16;
+    if (is_float)
+        add_rows(g, reinterpret_cast<float*>(sums), first, last);
+    else
+        add_rows(g, sums, first, last);
+    if (size != 4) return store_elements(g.out_dtype, out, {sums, W}, n);
+    if (is_float)
+        for (int64_t i = 0; i < n; i++) sums[i] = (sums[i] & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC00000u : sums[i];
 }
 
 }  // namespace

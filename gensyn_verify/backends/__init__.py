@@ -35,13 +35,13 @@ class Executor(Protocol):
 def make(backend: str, program: Program) -> Executor:
     """An executor of `program` on backend "cpu" or "reference"."""
     if backend == "cpu":
-        from gensyn_verify.backends import cpu
+        from gensyn_verify.backends.cpu import Executor as CpuExecutor
 
-        return cpu.Executor(program)
+        return CpuExecutor(program)
     if backend == "reference":
-        from gensyn_verify.backends import reference
+        from gensyn_verify.backends.reference import Executor as ReferenceExecutor
 
-        return reference.Executor(program)
+        return ReferenceExecutor(program)
     raise BackendError(f"backend {backend!r} is unknown; known are {', '.join(BACKENDS)}")
 
 

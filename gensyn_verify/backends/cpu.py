@@ -270,11 +270,12 @@ class _Planner:
             outputs = [self.places[first + i] for i in range(len(node.types))]
             plan.map(scalars[op.program], op.shape, [_triple(p) for p in inputs], [_triple(p) for p in outputs])
         elif isinstance(op, ops.Dot):
-            _write_dot(plan, op, *(self._input(op, v) for v in node.inputs), out)
+            a, b = (self._input(op, v) for v in node.inputs)
+            _write_dot(plan, op, a, b, out)
         elif isinstance(op, ops.Reduce):
             x = self.places[node.inputs[0]]
             kept = [a for a in range(len(x.type.shape)) if a not in op.axes]
-            axes = [list(s[a] for a in which) for which in (kept, op.axes) for s in (x.type.shape, x.strides)]
+            axes = [[s[a] for a in which] for which in (kept, op.axes) for s in (x.type.shape, x.strides)]
             plan.reduce(op.op, *axes, x.byte_offset, x.type.dtype.code, out.byte_offset, out.type.dtype.code)
         elif isinstance(op, ops.Gather):
             data, index = (self._input(op, v) for v in node.inputs)
