@@ -1,0 +1,45 @@
+"""map: native kernels against the definition, and scalar operations against exact arithmetic."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native import check_against_reference
+from strategies import broadcastable, random_tensor, scalar_programs, storage
+
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, ScalarProgram, TensorType
+from gensyn_verify.program import ops
+from gensyn_verify.program.program import Input, Node, Output
+from gensyn_verify.program.published import PUBLISHED
+
+
+def one_map(scalar: ScalarProgram, types: list[TensorType], shape: tuple[int, ...], dtypes: list[Dtype]) -> Program:
+    """A program of one map node, every output a metric."""
+    inputs = tuple(Input("batch", f"x{n:02}", t) for n, t in enumerate(types))
+    op = ops.Map(0, shape, tuple(dtypes))
+    node = Node(op, tuple(range(len(types))), tuple(TensorType(d, shape) for d in dtypes))
+    outputs = tuple(Output("metric", f"y{n:02}", len(types) + n) for n in range(len(dtypes)))
+    return Program(inputs, (scalar,), (node,), outputs)
+
+
+def check(
+    scalar: ScalarProgram, types: list[TensorType], shape: tuple[int, ...], dtypes: list[Dtype], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    program = one_map(scalar, types, shape, dtypes)
+    check_against_reference(program, {i.name: random_tensor(rng, i.type.dtype, i.type.shape) for i in program.inputs})
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.data())
+def test_random_scalar_programs_give_the_bits_of_the_definition(data: st.DataObject) -> None:
+    scalar = data.draw(scalar_programs())
+    shape = tuple(data.draw(st.lists(st.integers(0, 9) | st.sampled_from([16, 33]), max_size=4)))
+    types = [TensorType(data.draw(storage(r)), data.draw(broadcastable(shape))) for r in scalar.inputs]
+    dtypes = [data.draw(storage(r)) for r in scalar.output_types]
+    check(scalar, types, shape, dtypes, data.draw(st.integers(0, 1 << 32)))

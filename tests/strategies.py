@@ -1,0 +1,91 @@
+"""Hypothesis strategies: bit patterns that find mistakes, tensors, and well-typed scalar programs."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from gensyn_verify.backends.arrays import CARRIER, Array
+from gensyn_verify.program.scalar import OPERATIONS, Constant, Instruction, ScalarProgram
+from gensyn_verify.program.types import Dtype, Reg
+
+F32_SPECIAL = [
+    0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x007FFFFF, 0x807FFFFF, 0x00800000, 0x80800000, 0x00800001,
+    0x3F800000, 0xBF800000, 0x3F7FFFFF, 0x3F800001, 0x3F000000, 0x40400000, 0x4B000000, 0x4B7FFFFF, 0xCB800000,
+    0x4EFFFFFF, 0x4F000000, 0xCF000000, 0xCF000001, 0x4F7FFFFF, 0x4F800000, 0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000,
+    0xFF800000, 0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF, 0x33800000, 0x477FE000, 0x477FEFFF, 0x477FF000,
+    0x38800000, 0x387FFFFF, 0x33000000, 0x33000001, 0x7F7F8000, 0x7F7F7FFF,
+]  # fmt: skip
+INTEGER_SPECIAL = [
+    0, 1, 2, 3, 31, 32, 33, 0x7F, 0x80, 0xFF, 0x100, 0xFFFF, 0x10000, 0xFFFFFF, 0x1000000, 0x1000001, 0x1000003,
+    0x7FFFFFFF, 0x80000000, 0x80000001, 0xFFFFFF80, 0xFFFFFFFE, 0xFFFFFFFF,
+]  # fmt: skip
+
+
+def special_words(reg: Reg) -> list[int]:
+    """Bit patterns of a register type at which rules change."""
+    return {Reg.f32: F32_SPECIAL, Reg.boolean: [0, 1]}.get(reg, INTEGER_SPECIAL)
+
+
+def random_tensor(rng: np.random.Generator, dtype: Dtype, shape: tuple[int, ...], special: float = 0.3) -> Array:
+    """Random bits, everyday numbers and, for a share of the elements, special patterns."""
+    n = int(np.prod(shape, dtype=np.int64))
+    if dtype is Dtype.boolean:
+        return rng.integers(0, 2, shape).astype(np.bool_)
+    size = dtype.size
+    bits = rng.integers(0, 1 << (8 * size), n, dtype=np.uint64)
+    if dtype.is_float:
+        everyday = (rng.standard_normal(n) * 2.0 ** rng.integers(-4, 5, n)).astype(np.float32)
+        words = everyday.view(np.uint32) >> (16 if dtype is Dtype.bf16 else 0)
+        if dtype is Dtype.f16:
+            words = everyday.astype(np.float16).view(np.uint16)
+        bits = np.where(rng.random(n) < 0.6, words.astype(np.uint64), bits)
+        patterns = np.array(F32_SPECIAL, np.uint64) >> np.uint64(8 * (4 - size))
+    else:
+        patterns = np.array(INTEGER_SPECIAL, np.uint64) & np.uint64((1 << (8 * size)) - 1)
+    bits = np.where(rng.random(n) < special, rng.choice(patterns, n), bits)
+    return bits.astype(f"<u{size}").view(CARRIER[dtype]).reshape(shape)
+
+
+def constants(reg: Reg) -> st.SearchStrategy[Constant]:
+    words = st.sampled_from(special_words(reg))
+    if reg is not Reg.boolean:
+        words |= st.integers(0, 0xFFFFFFFF)
+    if reg is Reg.f32:  # the format knows one NaN
+        words = words.map(lambda w: 0x7FC00000 if w & 0x7FFFFFFF > 0x7F800000 else w)
+    return words.map(lambda w: Constant(reg, w))
+
+
+@st.composite
+def scalar_programs(draw: st.DrawFn, max_inputs: int = 4, max_instructions: int = 24) -> ScalarProgram:
+    """A well-typed program over all operations. Operands lean towards recent values, so that chains are long."""
+    inputs = draw(st.lists(st.sampled_from(Reg), max_size=max_inputs))
+    pool = draw(st.lists(st.sampled_from(Reg).flatmap(constants), min_size=0 if inputs else 1, max_size=4))
+    pool = sorted(set(pool), key=lambda c: (c.reg, c.bits))
+    types = [*inputs, *(c.reg for c in pool)]
+    code = []
+    for _ in range(draw(st.integers(0, max_instructions))):
+        possible = [op for op in OPERATIONS.values() if set(op.operands) <= set(types)]
+        op = draw(st.sampled_from(possible))
+        args = []
+        for reg in op.operands:
+            candidates = [v for v, t in enumerate(types) if t is reg]
+            recent = candidates[-draw(st.sampled_from([1, 3, len(candidates)])) :]
+            args.append(draw(st.sampled_from(recent)))
+        code.append(Instruction(op.name, tuple(args)))
+        types.append(op.result)
+    outputs = draw(st.lists(st.integers(0, len(types) - 1), min_size=1, max_size=3))
+    outputs[0] = len(types) - 1
+    return ScalarProgram(tuple(inputs), tuple(pool), tuple(code), tuple(outputs))
+
+
+def storage(reg: Reg) -> st.SearchStrategy[Dtype]:
+    """A dtype whose elements live in registers of this type."""
+    return st.sampled_from([d for d in Dtype if d.reg is reg])
+
+
+@st.composite
+def broadcastable(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape that broadcasts to `shape`."""
+    kept = shape[draw(st.integers(0, len(shape))) :] if draw(st.booleans()) else shape
+    return tuple(1 if draw(st.integers(0, 3)) == 0 else d for d in kept)
