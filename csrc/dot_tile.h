@@ -1,0 +1,106 @@
+// The register tile of dot: up to MR x NR sums over one k block, each a chain acc = fma(a, b, acc) from +0 in ascending
+// k. Which sums share a tile, and whether operands come packed or straight from the tensor, changes no chain.
+#pragma once
+#include <array>
+#include <utility>
+
+#include "simd.h"
+
+namespace {
+
+// Rows and vectors of a tile: as many accumulators as the registers hold, with one row of b beside them.
+#if defined(GV_ISA_avx512)
+constexpr int MR = 8, NV = 3;
+#elif defined(GV_ISA_avx2)
+constexpr int MR = 6, NV = 2;
+#elif defined(__aarch64__)
+constexpr int MR = 8, NV = 3;
+#else
+constexpr int MR = 4, NV = 2;
+#endif
+constexpr int NR = NV * W;
+constexpr int PREFETCH = 16;  // k steps
+
+struct TileArgs {
+    int64_t k;                   // steps
+    const float* a;              // a[i * a_row + k * a_step]; packed: a_row = 1, a_step = MR
+    int64_t a_row, a_step;       //
+    const float* b;              // b[k * b_step + j]; packed: b_step = NR
+    int64_t b_step;              //
+    float* c;                    // c[i * c_row + j]
+    int64_t c_row;               //
+    int last;                    // lanes in use of the last vector, 1 to W
+    bool first_block, last_block;  // c starts here; c is complete after this
+};
+
+template <int nv> inline F load_row(const float* p, int j, int last) {
+    return j == nv - 1 && last != W ? load_first(p + j * W, last) : load<F>(p + j * W);
+}
+
+// c = block sums, or c + block sums; NaN becomes canonical where c is complete.
+template <int mr, int nv> inline void finish(const TileArgs& t, F (&acc)[mr][nv]) {
+    for (int i = 0; i < mr; i++)
+        for (int j = 0; j < nv; j++) {
+            float* c = t.c + i * t.c_row;
+            F sum = t.first_block ? acc[i][j] : load_row<nv>(c, j, t.last) + acc[i][j];
+            if (t.last_block) sum = canonical(sum);
+            if (j == nv - 1 && t.last != W)
+                store_first(c + j * W, sum, t.last);
+            else
+                store(c + j * W, sum);
+        }
+}
+
+template <int mr, int nv, bool packed_a, bool packed_b> __attribute__((noinline)) void tile(const TileArgs& t) {
+    F acc[mr][nv];
+#pragma GCC unroll 16
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++) {
+            acc[i][j] = F{};
+            __builtin_prefetch(t.c + i * t.c_row + j * W, 1);
+        }
+    const int64_t a_row = packed_a ? 1 : t.a_row, a_step = packed_a ? MR : t.a_step, b_step = packed_b ? NR : t.b_step;
+    const int last = packed_b ? W : t.last;
+    const float *a[(MR + 2) / 3], *b = t.b;  // a pointer per three rows: base, base + stride, base + 2 stride
+    for (int i = 0; i < (mr + 2) / 3; i++) a[i] = t.a + 3 * i * a_row;
+    for (int64_t k = t.k; k > 0; k--) {
+        if (packed_a) __builtin_prefetch(a[0] + PREFETCH * MR);
+        F row[nv];
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++) {
+            if (packed_b) __builtin_prefetch(b + PREFETCH * NR + j * W);
+            row[j] = load_row<nv>(b, j, last);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < mr; i++) {
+            const F x = splat(a[i / 3][i % 3 * a_row]);
+#pragma GCC unroll 4
+            for (int j = 0; j < nv; j++) acc[i][j] = fma(x, row[j], acc[i][j]);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < (mr + 2) / 3; i++) a[i] += a_step;
+        b += b_step;
+    }
+    finish<mr, nv>(t, acc);
+}
+
+using Tile = void (*)(const TileArgs&);
+
+template <bool packed_a, bool packed_b, int nv, int... rows>
+constexpr std::array<Tile, MR> tiles_of_width(std::integer_sequence<int, rows...>) {
+    return {tile<rows + 1, nv, packed_a, packed_b>...};
+}
+
+template <bool packed_a, bool packed_b, int... widths>
+constexpr std::array<std::array<Tile, MR>, NV> tiles(std::integer_sequence<int, widths...>) {
+    return {tiles_of_width<packed_a, packed_b, widths + 1>(std::make_integer_sequence<int, MR>())...};
+}
+
+// tile<mr, nv, packed_a, packed_b> at [packed_a][packed_b][nv - 1][mr - 1]
+constexpr std::array<std::array<Tile, MR>, NV> TILES[2][2] = {
+    {tiles<false, false>(std::make_integer_sequence<int, NV>()), tiles<false, true>(std::make_integer_sequence<int, NV>())},
+    {tiles<true, false>(std::make_integer_sequence<int, NV>()), tiles<true, true>(std::make_integer_sequence<int, NV>())},
+};
+
+}  // namespace
