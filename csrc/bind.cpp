@@ -38,12 +38,15 @@ struct Bytes {
     Py_buffer view{};
 };
 
+std::vector<std::string> names(const char* const* list) {
+    std::vector<std::string> out;
+    for (; *list; list++) out.emplace_back(*list);
+    return out;
+}
+
 void bind_machine(py::module_& m) {
-    m.def("supported_isas", [] {
-        std::vector<std::string> names;
-        for (const char* const* n = gv::supported_isas(); *n; n++) names.emplace_back(*n);
-        return names;
-    });
+    m.def("built_isas", [] { return names(gv::built_isas()); });
+    m.def("supported_isas", [] { return names(gv::supported_isas()); });
     m.def("isa", [] { return std::string(gv::kernels().name); });
     m.def("use_isa", [](const std::string& name) {
         if (!gv::use_isa(name.c_str())) throw py::value_error("instruction set '" + name + "' is not supported here");

@@ -76,6 +76,13 @@ const char* const* supported_isas() {
     return names;
 }
 
+const char* const* built_isas() {
+    static const char* names[8] = {};
+    int n = 0;
+    for (const Entry* e = entries(); e->kernels; e++) names[n++] = e->kernels->name;
+    return names;
+}
+
 bool use_isa(const char* name) {
     const Kernels* k = find(name);
     if (k) current() = k;

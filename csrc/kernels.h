@@ -128,6 +128,7 @@ struct Kernels {
 const Kernels& kernels();
 // Names this build and CPU can run, best first; use_isa returns false for any other name.
 const char* const* supported_isas();
+const char* const* built_isas();  // also those that this CPU does not have
 bool use_isa(const char* name);
 
 }  // namespace gv
