@@ -34,7 +34,7 @@ def check_array(name: str, array: object, wanted: TensorType) -> Array:
         raise MalformedError(
             f"{name}: expected {wanted} (NumPy {CARRIER[wanted.dtype]}), found {array.dtype}{list(array.shape)}"
         )
-    return np.ascontiguousarray(array).reshape(wanted.shape)
+    return np.asarray(array, order="C")
 
 
 def check_arrays(arrays: Mapping[str, object], wanted: Mapping[str, TensorType], what: str) -> dict[str, Array]:

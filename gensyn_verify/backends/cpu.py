@@ -49,7 +49,8 @@ def physical_memory() -> int:
 class Executor:
     """A program planned onto one arena.
 
-    `keep=True` gives every value memory of its own, so that `value(v)` shows each one after a step.
+    `keep=True` gives every value memory of its own, the next state too, so that `value(v)` shows each value of the
+    last step.
     `memory_limit` in bytes (default: nine tenths of the machine's memory) is checked before anything is allocated.
     """
 
@@ -68,7 +69,8 @@ class Executor:
         planner.write(self._plan)
         self._places = planner.places
         named = {(i.role, i.name): self._array(planner.places[v]) for v, i in enumerate(program.inputs)}
-        self._state = {name: a for (role, name), a in named.items() if role == "state"}
+        self._old_state = {name: a for (role, name), a in named.items() if role == "state"}
+        self._state = {name: self._array(place) for name, place in planner.next_state.items()}
         self._batch = {name: a for (role, name), a in named.items() if role == "batch"}
         self._scalars = {name: a for (role, name), a in named.items() if role == "scalar"}
         self._metrics = {name: self._array(place) for name, place in planner.metrics.items()}
@@ -104,6 +106,9 @@ class Executor:
                     role = "batch" if what == "batch" else "scalar"
                     source = check_array(f"{what} {name!r}", source, self.program.inputs_of(role)[name])
                 target[...] = source
+        if self._keep:
+            for name, array in self._state.items():
+                self._old_state[name][...] = array
         self._plan.run()
         return {name: a.copy() for name, a in self._metrics.items()}
 
@@ -135,6 +140,7 @@ class _Planner:
         for o in program.outputs:
             self._read(o.value, end + 1)
         self.metrics, self.before_end = self._metric_places(end)
+        self.next_state = self._next_state_places()
         self.staged = self._staged_states(end)
         self.arena_bytes = max(assign_offsets(self.roots), 64)
 
@@ -224,14 +230,19 @@ class _Planner:
                 copies.append((place, places[o.name]))
         return places, copies
 
+    def _next_state_places(self) -> dict[str, Place]:
+        """Where a step leaves the state: in the place of the old one, or beside it if every value is kept."""
+        old = {i.name: v for v, i in enumerate(self.program.inputs) if i.role == "state"}
+        if self.keep:
+            return {name: self._new(self.places[v].type, -1) for name, v in old.items()}
+        return {name: self.places[v] for name, v in old.items()}
+
     def _staged_states(self, end: int) -> list[tuple[Place, Place | None, Place]]:
         """(source, staging, target) copies that end a step. A source inside another state's memory is staged first."""
-        p = self.program
-        number = {i.name: v for v, i in enumerate(p.inputs) if i.role == "state"}
-        inputs = {id(self.places[v].root) for v in number.values()}
+        inputs = {id(place.root) for place in self.next_state.values()}
         copies = []
         for name, v in self.state_out.items():
-            source, target = self.places[v], self.places[number[name]]
+            source, target = self.places[v], self.next_state[name]
             if source.root is target.root and source.start == 0 and source.strides == target.strides:
                 continue
             staging = None

@@ -132,11 +132,11 @@ def run_scalar_program(scalar: ScalarProgram, inputs: list[Array]) -> list[Array
 
 def run_map(op: ops.Map, scalar: ScalarProgram, inputs: list[Array], dtypes: list[Dtype]) -> list[Array]:
     registers = [
-        np.ascontiguousarray(np.broadcast_to(widen(x, d), op.shape)) for x, d in zip(inputs, dtypes, strict=True)
+        np.asarray(np.broadcast_to(widen(x, d), op.shape), order="C") for x, d in zip(inputs, dtypes, strict=True)
     ]
     results = run_scalar_program(scalar, registers)
     return [
-        narrow(np.ascontiguousarray(np.broadcast_to(r, op.shape)), d) for r, d in zip(results, op.dtypes, strict=True)
+        narrow(np.asarray(np.broadcast_to(r, op.shape), order="C"), d) for r, d in zip(results, op.dtypes, strict=True)
     ]
 
 
@@ -215,7 +215,7 @@ def run_reduce(op: ops.Reduce, x: Array, dtype: Dtype) -> Array:
     kept = [a for a in range(x.ndim) if a not in op.axes]
     n = math.prod(x.shape[a] for a in op.axes)
     rows = np.transpose(x, [*kept, *op.axes]).reshape([*(x.shape[a] for a in kept), n])
-    rows = np.ascontiguousarray(widen(rows, dtype))
+    rows = np.asarray(widen(rows, dtype), order="C")
     name = ops.REDUCTIONS[op.op]
     with np.errstate(all="ignore"):
         if name == "sum":
@@ -358,7 +358,7 @@ class Executor:
         for node in p.nodes:
             outputs = run_node(p, node, [self.values[v] for v in node.inputs], [types[v].dtype for v in node.inputs])
             self.values.extend(
-                np.ascontiguousarray(x).reshape(t.shape) for x, t in zip(outputs, node.types, strict=True)
+                np.asarray(x, order="C").reshape(t.shape) for x, t in zip(outputs, node.types, strict=True)
             )
         results = {(o.role, o.name): self.values[o.value].copy() for o in p.outputs}
         self._state = {name: array for (role, name), array in results.items() if role == "state"}
