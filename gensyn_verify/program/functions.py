@@ -5,7 +5,9 @@ coefficient and the measured error over all 2^32 inputs are in docs/elementary.m
 tables are in tests/vectors/elementary.json.
 
 A coefficient is written as the binary32 it is, in hexadecimal. A polynomial is evaluated by Horner's rule, one fma a
-coefficient, highest degree first.
+coefficient, highest degree first. There are no branches: where two formulas share the range, both are computed and one
+is selected. There are no branches: where two formulas share the range, both are computed and one
+is selected.
 """
 
 from __future__ import annotations
@@ -14,17 +16,42 @@ from gensyn_verify.program.scalar import Operand, Scalar
 from gensyn_verify.program.types import Reg
 
 INFINITY = float("inf")
+NAN = float("nan")
 _hex = float.fromhex
+
+
+def _f32(*coefficients: str) -> list[float]:
+    return [_hex(c) for c in coefficients]
+
 
 # x + MAGIC - MAGIC is x rounded to an integer, to nearest even, for |x| < 2^22, and the low bits of x + MAGIC are
 # that integer in two's complement.
 MAGIC = _hex("0x1.8p23")
 LOG2_E = _hex("0x1.715476p0")
-LN2_HIGH = _hex("0x1.62e430p-1")  # the binary32 nearest to ln 2; it has 20 significant bits
+LN2_HIGH = _hex("0x1.62e430p-1")  # the binary32 nearest to ln 2; 20 significant bits
 LN2_LOW = _hex("-0x1.05c610p-29")  # ln 2 - LN2_HIGH
 
-# e^f = 1 + f + f^2 q(f) on |f| <= ln(2)/2: q, lowest degree first.
-EXP = [_hex(c) for c in ("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558b4p-5", "0x1.1239a0p-7", "0x1.6a4960p-10")]
+# e^f = 1 + f + f^2 EXP(f) on |f| <= ln(2)/2.
+EXP = _f32("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558b4p-5", "0x1.1239a0p-7", "0x1.6a4960p-10")
+# ln(1 + f) = f + f^2 LOG(f) on -1/4 <= f < 1/2.
+LOG = _f32("-0x1p-1", "0x1.5555a4p-2", "-0x1.000046p-2", "0x1.996978p-3", "-0x1.54ee38p-3", "0x1.28841ap-3",
+           "-0x1.0d989cp-3", "0x1.acce3ep-4", "-0x1.718f38p-5")  # fmt: skip
+# tanh x = x + x^3 TANH(x^2) on |x| <= 0.55.
+TANH = _f32("-0x1.55554ap-2", "0x1.110cf0p-3", "-0x1.b91f20p-5", "0x1.58ec78p-6", "-0x1.99565ep-8")
+# erf x = x + x ERF_SMALL(x^2) on |x| <= 0.9.
+ERF_SMALL = _f32("0x1.06eba6p-3", "-0x1.8126eep-2", "0x1.ce1c18p-4", "-0x1.b6a64ap-6", "0x1.47e802p-8",
+                 "-0x1.3d0e2ep-11")  # fmt: skip
+# ln(1 - erf x) = x ERF_LARGE(x) on 0.9 <= x <= 4.
+ERF_LARGE = _f32("-0x1.20e6b0p0", "-0x1.457a5cp-1", "-0x1.af4196p-4", "0x1.774bb6p-6", "-0x1.a60ea2p-9",
+                 "0x1.c20e12p-13")  # fmt: skip
+# sin r = r + r^3 SIN(r^2) and cos r = 1 + r^2 COS(r^2) on |r| <= pi/4.
+SIN = _f32("-0x1.555546p-3", "0x1.110778p-7", "-0x1.9954p-13")
+COS = _f32("-0x1p-1", "0x1.55554ap-5", "-0x1.6c0c2ap-10", "0x1.99e910p-16")
+# 2/pi in words of 32 bits, after one word of zeros.
+TWO_OVER_PI = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB)
+QUARTER_PI = _hex("0x1.921fb6p-1")
+HALF_PI_HIGH = _hex("0x1.921fb6p0")
+HALF_PI_LOW = _hex("-0x1.777a5cp-25")  # pi/2 - HALF_PI_HIGH
 
 
 def _horner(x: Scalar, coefficients: list[float]) -> Scalar:
@@ -34,6 +61,19 @@ def _horner(x: Scalar, coefficients: list[float]) -> Scalar:
         total = x.builder.fma(total, x, c)
     assert isinstance(total, Scalar)
     return total
+
+
+def _power_of_two(n: Scalar, scale: int = 0) -> Scalar:
+    """2^(n + scale) for an integer n in the low 9 bits of a u32, -126 <= n + scale <= 127."""
+    return ((n << 23) + ((127 + scale) << 23)).bits(Reg.f32)
+
+
+def _sign(x: Scalar) -> Scalar:
+    """-1 for x < 0, else 1."""
+    return x.builder.select(x < 0.0, -1.0, x.builder.literal(1.0))
+
+
+# ---- exponentials -----------------------------------------------------------------------------------------------
 
 
 def exp(x: Scalar) -> Scalar:
@@ -51,6 +91,187 @@ def exp(x: Scalar) -> Scalar:
     return b.select(x < _hex("-0x1.9fe368p6"), 0.0, r)  # the least x with a nonzero result
 
 
-def _power_of_two(n: Scalar) -> Scalar:
-    """2^n for an integer n in the low 9 bits of a u32, -126 <= n <= 127."""
-    return ((n << 23) + (127 << 23)).bits(Reg.f32)
+def expm1(x: Scalar) -> Scalar:
+    """e^x - 1 = (2^n - 1) + 2^n f + 2^n (e^f - 1 - f), and the error of the first sum joins the last term."""
+    b = x.builder
+    y = b.select(x < -20.0, -20.0, x)  # the result is -1 from -17.4 down
+    shifted = b.fma(y, LOG2_E, MAGIC)
+    n = shifted - MAGIC
+    f = b.fma(n, -LN2_HIGH, y)  # exact; what is left, n LN2_LOW, enters to first order: e^(f + low) = e^f (1 + low)
+    low = n * -LN2_LOW
+    s = b.fma(f * f, _horner(f, EXP), b.fma(low, f, low))
+    t = _power_of_two(shifted.bits(Reg.u32), -1)  # 2^(n - 1), because 2^128 is not a binary32; doubled at the end
+    h = t - 0.5
+    a = b.fma(t, f, h)
+    error = b.fma(t, f, h - a) + ((t - h) - 0.5)
+    r = a + b.fma(t, s, error)
+    r = b.select(x > _hex("0x1.62e42ep6"), INFINITY, r + r)
+    return b.select(x.abs() < _hex("0x1p-25"), x, r)
+
+
+def sigmoid(x: Scalar) -> Scalar:
+    """1 / (1 + e^-x), the denominator kept as a sum of two binary32 and the quotient corrected once."""
+    b = x.builder
+    y = b.select(x < -104.0, -104.0, x)  # 0 from -103.98 down
+    y = b.select(y > 30.0, 30.0, y)  # 1 from 17.33 up
+    shifted = b.fma(y, -LOG2_E, MAGIC)
+    n = shifted - MAGIC
+    g = b.fma(n, LN2_LOW, b.fma(n, LN2_HIGH, y))  # e^-x = 2^n e^-g
+    p = b.fma(g * g, _horner(g, [-c * (-1) ** k for k, c in enumerate(EXP)]), g)  # 1 - e^-g
+    # d + low = -(1 + e^-x) / 2^32, so that neither d nor 1/d leaves the normal range.
+    t = _power_of_two(shifted.bits(Reg.u32), -32)
+    h = -_hex("0x1p-32") - t
+    lost = -_hex("0x1p-32") - (h + t)
+    d = b.fma(t, p, h)
+    low = b.fma(t, p, h - d) + lost
+    q = -1.0 / d
+    q = b.fma(q, b.fma(q, low, b.fma(q, d, 1.0)), q)
+    return q * _hex("0x1p-32")
+
+
+def tanh(x: Scalar) -> Scalar:
+    """Up to 0.55 an odd polynomial; above, 1 - 2 / (e^2x + 1), with denominator and quotient as in `sigmoid`."""
+    b = x.builder
+    s = x * x
+    small = b.fma(_horner(s, TANH) * s, x, x)
+    y = x.abs()
+    y = b.select(y > 10.0, 10.0, y)  # the result is 1 from 9.02 up
+    shifted = b.fma(y, 2 * LOG2_E, MAGIC)
+    n = shifted - MAGIC
+    g = b.fma(n, -LN2_LOW / 2, b.fma(n, -LN2_HIGH / 2, y))  # e^2x = 2^n e^2g
+    p = b.fma(g * g, _horner(g, [c * 2.0 ** (k + 1) for k, c in enumerate(EXP)]), g)  # (e^2g - 1) / 2
+    t = _power_of_two(shifted.bits(Reg.u32))
+    h = b.fma(t, 0.5, 0.5)
+    d = b.fma(t, p, h)  # d + low = (e^2x + 1) / 2
+    low = b.fma(t, p, h - d)
+    q = -1.0 / d
+    q = b.fma(q, b.fma(q, low, b.fma(q, d, 1.0)), q)
+    sign = _sign(x)
+    return b.select(x.abs() > 0.55, b.fma(q, sign, sign), small)
+
+
+def erf(x: Scalar) -> Scalar:
+    """Up to 0.9 an odd polynomial; above, 1 - e^(x P(x))."""
+    b = x.builder
+    small = b.fma(_horner(x * x, ERF_SMALL), x, x)
+    y = x.abs()
+    y = b.select(y > 4.0, 4.0, y)  # the result is 1 from 3.92 up
+    v = _horner(y, ERF_LARGE) * y
+    shifted = b.fma(v, LOG2_E, MAGIC)
+    n = shifted - MAGIC
+    f = b.fma(n, -LN2_LOW, b.fma(n, -LN2_HIGH, v))
+    r = _horner(f, [1.0, 1.0, *EXP])
+    sign = _sign(x)
+    large = b.fma(r, _power_of_two(shifted.bits(Reg.u32), 256) * sign, sign)  # 2^(n + 256) wraps to -2^n
+    return b.select(x.abs() > 0.9, large, small)
+
+
+# ---- logarithms -------------------------------------------------------------------------------------------------
+
+_THREE_QUARTERS = 0x3F400000
+_EXPONENT = 0xFF800000
+
+
+def _log(e: Scalar, f: Scalar) -> Scalar:
+    """e ln 2 + ln(1 + f), where e is an i32 in units of 2^-23."""
+    b = e.builder
+    return b.fma(e.to(Reg.f32), LN2_HIGH * 2.0**-23, b.fma(f * f, _horner(f, LOG), f))
+
+
+def _log_special(x: Scalar, r: Scalar) -> Scalar:
+    """r where 0 < x < infinity, else ln x."""
+    b = x.builder
+    return b.select(x > 0.0, b.select(x < INFINITY, r, x), b.select(x.equals(0.0), b.literal(-INFINITY), NAN))
+
+
+def log(x: Scalar) -> Scalar:
+    """ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f), -1/4 <= f < 1/2."""
+    b = x.builder
+    subnormal = x < _hex("0x1p-126")
+    bits = b.select(subnormal, x * _hex("0x1p23"), x).bits(Reg.u32)
+    e = (bits - _THREE_QUARTERS) & _EXPONENT
+    f = (bits - e).bits(Reg.f32) - 1.0
+    e = e - b.select(subnormal, b.literal(23 << 23, Reg.u32), 0)
+    return _log_special(x, _log(e.bits(Reg.i32), f))
+
+
+def log1p(x: Scalar) -> Scalar:
+    """ln(1 + x) = e ln 2 + ln(1 + f), where 1 + f = 2^-e (1 + x) is formed from x itself."""
+    b = x.builder
+    u = x + 1.0
+    e = (u.bits(Reg.u32) - _THREE_QUARTERS) & _EXPONENT
+    t = ((129 << 23) - e).bits(Reg.f32)  # 4 * 2^-e, because 2^-128 is not a normal binary32
+    f = b.fma(t, x * 0.25, b.fma(t, 0.25, -1.0))
+    r = _log_special(u, _log(e.bits(Reg.i32), f))
+    return b.select(x.abs() < _hex("0x1p-25"), x, r)
+
+
+# ---- circular functions -----------------------------------------------------------------------------------------
+
+
+def _words(k: Scalar, count: int) -> list[Scalar]:
+    """TWO_OVER_PI[k : k + count], 0 <= k <= 4."""
+    b = k.builder
+    words: list[Scalar] = [b.literal(w, Reg.u32) for w in TWO_OVER_PI]
+    odd = ~(k & 1).equals(0)
+    step = [b.select(odd, words[i + 1], words[i]) for i in range(count + 2)]
+    two = ~(k & 2).equals(0)
+    step = [b.select(two, step[i + 2], step[i]) for i in range(count)]
+    four = k.equals(4)
+    return [b.select(four, words[i + 4], step[i]) for i in range(count)]
+
+
+def _reduce(bits: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """x = quadrants pi/2 + high + low for |x| >= pi/4, given the bits of |x|, by Payne and Hanek's method.
+
+    |x| = m 2^(E - 150). Of 2/pi, bits whose product with m is a multiple of 4 do not matter; the 96 bits after them
+    give |x| 2/pi mod 4 with 62 fraction bits, of which at least 31 are significant for every binary32.
+    """
+    b = bits.builder
+    m = (bits & 0x7FFFFF) | 0x800000
+    start = (bits >> 23) - 120  # E - 151 is the first bit of 2/pi that matters; 31 of the zero word's come before bit 1
+    w = _words(start >> 5, 4)
+    left = start & 31
+    right = left ^ 31
+    w = [(w[i] << left) | ((w[i + 1] >> 1) >> right) for i in range(3)]
+    r1 = m * w[1] + m.mulhi(w[2])
+    carry = (r1 < m * w[1]).to(Reg.u32)
+    r0 = m * w[0] + m.mulhi(w[1]) + carry
+    # Round to the nearest quarter turn. The fraction is split into a multiple of 2^-24 and a rest, both signed.
+    y = r0 + 0x20000020
+    a = (((y >> 6) << 8) ^ 0x80000000).bits(Reg.i32).to(Reg.f32)  # units of 2^-32
+    c = (((y << 26) | (r1 >> 6)) ^ 0x80000000).bits(Reg.i32).to(Reg.f32)  # units of 2^-56
+    scale, fine = 2.0**-32, 2.0**-56
+    product = a * (HALF_PI_HIGH * scale)
+    error = b.fma(a, HALF_PI_HIGH * scale, -product)
+    error = b.fma(c, HALF_PI_HIGH * fine, b.fma(a, HALF_PI_LOW * scale, error))
+    high = product + error
+    low = error - (high - product)
+    return y, high, low
+
+
+def _sine(x: Scalar, quadrants: int, sign: Scalar) -> Scalar:
+    """sin(|x| + quadrants pi/2), its sign flipped where the top bit of `sign` is set."""
+    b = x.builder
+    y = x.abs()
+    turn, high, low = _reduce(y.bits(Reg.u32))
+    near = y < QUARTER_PI
+    r = b.select(near, y, high)
+    low = b.select(near, 0.0, low)
+    turn = b.select(near, b.literal(0, Reg.u32), turn) + (quadrants << 30)
+    s = b.fma(r, r, r * (low + low))
+    sine = r + b.fma(_horner(s, SIN) * s, r, low)
+    cosine = b.fma(s, _horner(s, COS), 1.0)
+    value = b.select((turn & 0x40000000).equals(0), sine, cosine)
+    one = (((turn ^ sign) & 0x80000000) | 0x3F800000).bits(Reg.f32)
+    return b.select(y < INFINITY, value * one, NAN)
+
+
+def sin(x: Scalar) -> Scalar:
+    """sin x; NaN for infinities."""
+    return _sine(x, 0, x.bits(Reg.u32))
+
+
+def cos(x: Scalar) -> Scalar:
+    """cos x = sin(|x| + pi/2); NaN for infinities."""
+    return _sine(x, 1, x.builder.literal(0, Reg.u32))
