@@ -7,6 +7,8 @@ until a kernel needs them contiguous. Roots whose lifetimes do not meet share me
 
 from __future__ import annotations
 
+import bisect
+import heapq
 import math
 from dataclasses import dataclass, replace
 
@@ -83,21 +85,49 @@ def view(op: ops.Op, x: Place, out: TensorType) -> Place | None:
     return None
 
 
-def assign_offsets(roots: list[Root]) -> int:
-    """Give every root an offset so that roots alive at the same node do not overlap; the bytes needed.
+class _FreeList:
+    """Gaps of an arena that grows at its end: best fit, neighbours joined."""
 
-    Greedy by size, largest first, each at the lowest offset that fits between the roots it meets in time.
-    """
-    placed: list[Root] = []
-    total = 0
-    for root in sorted(roots, key=lambda r: (-r.nbytes, r.born)):
+    def __init__(self) -> None:
+        self.end = 0
+        self.gaps: list[tuple[int, int]] = []  # (offset, size), ascending, never touching
+
+    def take(self, size: int) -> int:
+        fit = min(((n, at) for at, n in self.gaps if n >= size), default=None)
+        if fit is not None:
+            n, offset = fit
+            i = bisect.bisect_left(self.gaps, (offset, n))
+            self.gaps[i : i + 1] = [(offset + size, n - size)] if n > size else []
+            return offset
+        if self.gaps and sum(self.gaps[-1]) == self.end:  # the last gap grows with the arena
+            offset = self.gaps.pop()[0]
+        else:
+            offset = self.end
+        self.end = offset + size
+        return offset
+
+    def give(self, offset: int, size: int) -> None:
+        i = bisect.bisect_left(self.gaps, (offset, size))
+        if i < len(self.gaps) and self.gaps[i][0] == offset + size:
+            size += self.gaps.pop(i)[1]
+        if i and sum(self.gaps[i - 1]) == offset:
+            before = self.gaps.pop(i - 1)
+            offset, size = before[0], before[1] + size
+            i -= 1
+        self.gaps.insert(i, (offset, size))
+
+
+def assign_offsets(roots: list[Root]) -> int:
+    """Give every root an offset so that roots alive at the same node do not overlap; the bytes needed."""
+    free = _FreeList()
+    alive: list[tuple[int, int, int]] = []  # (dies, offset, size), a heap
+    for root in sorted(roots, key=lambda r: r.born):
+        while alive and alive[0][0] < root.born:
+            free.give(*heapq.heappop(alive)[1:])
         size = math.ceil(root.nbytes / ALIGN) * ALIGN
-        offset = 0
-        for other in sorted((r for r in placed if r.born <= root.dies and root.born <= r.dies), key=lambda r: r.offset):
-            if offset + size <= other.offset:
-                break
-            offset = max(offset, other.offset + math.ceil(other.nbytes / ALIGN) * ALIGN)
-        root.offset = offset
-        total = max(total, offset + size)
-        placed.append(root)
-    return total
+        if size:
+            root.offset = free.take(size)
+            heapq.heappush(alive, (root.dies, root.offset, size))
+        else:
+            root.offset = 0
+    return free.end
