@@ -1,0 +1,369 @@
+"""Replaying: check what a run bundle says of itself, then execute chosen intervals again and compare bit for bit.
+
+First the bundle as a whole, without executing anything: whose task, whose run, whole intervals in order, the step
+entries under the committed root, commitment and signature, checkpoints present and of the content that the log names.
+Then intervals, each from its opening checkpoint, so that the cost of one does not depend on the length of the run.
+Batches and scalars always come from the task, never from the run (except of a recorded run, which has no other).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from gensyn_verify import backends
+from gensyn_verify.backends.arrays import Array, widen
+from gensyn_verify.commit import RunAccumulator, run_commitment, tensor_root
+from gensyn_verify.errors import BundleError
+from gensyn_verify.protocol import sampling
+from gensyn_verify.protocol import steps as log
+from gensyn_verify.protocol.folder import MissingDataError
+from gensyn_verify.protocol.identity import can_sign, signer
+from gensyn_verify.protocol.report import Finding, Report, Verdict
+from gensyn_verify.protocol.roots import roots_of
+from gensyn_verify.protocol.run import Run, checkpoint, open_run, step_entry
+from gensyn_verify.protocol.steps import Layout, Segment, StepRecord
+from gensyn_verify.protocol.store import ContentMismatchError
+from gensyn_verify.protocol.task import Task, open_task
+
+Progress = Callable[[int, int], None]
+State = dict[str, Array]
+
+
+def replay(
+    run: Run | str | os.PathLike[str],
+    task: Task | str | os.PathLike[str] | None = None,
+    *,
+    samples: int | None = None,
+    largest: int | None = None,
+    everything: bool = False,
+    beacon: bytes | None = None,
+    commitment: bytes | None = None,
+    solver: bytes | None = None,
+    backend: str = "cpu",
+    progress: Progress | None = None,
+) -> Report:
+    """Verify a run of `task` and say what was found.
+
+    `samples` and `largest` override the task's policy; `everything` replays every interval. `beacon` is public
+    randomness fixed after the commitment; without one the verifier draws its own, which binds nobody else.
+    `commitment` and `solver`: what the solver published beforehand; the run must be that one. Without `task` the one
+    inside the run is used (recorded runs), and only the report's task digest tells which work was verified.
+    `progress(steps, of)` is called after every replayed step. Raises BundleError where the bundle is malformed.
+    """
+    if not isinstance(run, Run):
+        run = open_run(run, task)
+    elif task is not None:
+        run = Run(run.folder, run.header, run.commitment, task if isinstance(task, Task) else open_task(task))
+    if run.task is None:
+        raise BundleError(f"{run.url} does not carry its task: give the task bundle it claims to solve")
+    audit = _Audit(run, run.task, commitment, solver, secrets.token_bytes(32) if beacon is None else beacon)
+    policy = run.task.policy
+    if audit.identify() and audit.read_log():
+        audit.check_commitment()
+        audit.check_checkpoints()
+        count = policy.samples if samples is None else samples
+        audit.choose(count, policy.largest if largest is None else largest, everything)
+        audit.execute(backend, progress)
+    return audit.report(backend)
+
+
+class _Audit:
+    """One verification in progress: what was read, chosen and found."""
+
+    def __init__(self, run: Run, task: Task, commitment: bytes | None, solver: bytes | None, beacon: bytes) -> None:
+        self.run, self.task = run, task
+        self.published, self.solver, self.beacon = commitment, solver, beacon
+        self.layout = Layout.of(task.program)
+        self.findings: list[Finding] = []
+        self.gaps: list[str] = []
+        self.notes: list[str] = []
+        self.steps = 0
+        self.intervals = 0
+        self.commitment = b""
+        self.signed = False
+        self.closing: list[dict[str, bytes]] = []  # state roots at the end of every interval
+        self.seen: list[bytes] = []  # content of every step log
+        self.unusable: dict[int, str] = {}  # interval -> why it cannot be replayed
+        self.updates: list[float] = []
+        self.sampled: list[int] = []
+        self.largest: list[int] = []
+        self.replayed: list[int] = []
+        self.steps_replayed = 0
+
+    # ---- the bundle as a whole ----------------------------------------------------------------------------------
+
+    def identify(self) -> bool:
+        """Whether this is a run of the task (if not, nothing else means anything), by the solver that was named."""
+        header = self.run.header
+        if self.solver is not None and self.solver != header.solver:
+            self._differ("solver", "the run is another solver's", self.solver.hex(), header.solver.hex())
+        if header.task == self.task.digest:
+            return True
+        self._differ("task", "the run is of another task", self.task.digest.hex(), header.task.hex())
+        return False
+
+    def read_log(self) -> bool:
+        """Read every step log; whether they are whole intervals in order, as far as they go."""
+        task, numbers = self.task, self.run.intervals
+        accumulator = RunAccumulator()
+        for position, n in enumerate(numbers):
+            segment = self.run.segment(n)
+            first = position * task.interval
+            left = min(task.interval, task.steps - first) if task.steps else task.interval
+            last = position == len(numbers) - 1
+            whole = len(segment.steps) == left or (last and len(segment.steps) < left)
+            if (n, segment.interval, segment.first) != (position, position, first) or not whole:
+                self._differ(
+                    "log",
+                    f"{log.file_name(n)} does not continue the run",
+                    f"interval {position}: {max(left, 0)} steps from step {first}",
+                    f"interval {segment.interval}: {len(segment.steps)} steps from step {segment.first}",
+                    interval=position,
+                    step=first,
+                )
+                return False
+            for record in segment.steps:
+                accumulator.append(step_entry(task, self.steps, record))
+                self.steps += 1
+            self.closing.append(segment.steps[-1].state)
+            self.seen.append(tensor_root(self.layout.encode(segment)))
+        self.intervals = len(numbers)
+        self.root = accumulator.root()
+        return True
+
+    def check_commitment(self) -> None:
+        """Steps, root, commitment and signature against the log and the header."""
+        header, c = self.run.header, self.run.commitment
+        self.commitment = run_commitment(header.task, header.solver, header.salt, self.root)
+        if self.published is not None and self.published != self.commitment:
+            self._differ(
+                "commitment", "the run is not the one committed to", self.published.hex(), self.commitment.hex()
+            )
+        wanted = self.task.steps or self.steps
+        if c is None:
+            of = f" of {self.task.steps}" if self.task.steps else ""
+            self.gaps.append(f"the run is unfinished: {self.steps}{of} steps, no commitment")
+            return
+        if not c.steps == self.steps == wanted:
+            found = f"{c.steps} committed, {self.steps} in the log"
+            self._differ("log", "the number of steps is not the task's", f"{wanted} steps", found)
+        if c.root != self.root:
+            self._differ(
+                "commitment", "the step log is not what was committed: roots differ", c.root.hex(), self.root.hex()
+            )
+        if c.digest != self.commitment:
+            self._differ(
+                "commitment",
+                "the commitment is not of this task, solver, salt and log",
+                c.digest.hex(),
+                self.commitment.hex(),
+            )
+        self._check_signature(c.digest, c.signature)
+
+    def _check_signature(self, digest: bytes, signature: bytes) -> None:
+        if not signature:
+            return
+        if not can_sign():
+            self.notes.append("the signature was not checked: eth-keys is not installed")
+            return
+        found, address = signer(digest, signature), self.run.header.solver
+        if found != address:
+            self._differ(
+                "signature",
+                "the commitment is not signed by its solver",
+                address.hex(),
+                found.hex() if found else "no valid signature",
+            )
+        self.signed = found == address
+
+    def check_checkpoints(self) -> None:
+        """Every stored state against its roots, once each; on the way the size of every interval's update."""
+        before: State | None = self._opening(0)
+        before_roots: Mapping[str, bytes] = self.task.state
+        for n, roots in enumerate(self.closing):
+            after = self._read_checkpoint(n, roots, before or {}, before_roots)
+            if before is not None and after is not None:
+                self.updates.append(self._distance(before, after))
+            else:
+                self.updates.append(0.0)
+            before, before_roots = after, roots
+        if self.unusable:
+            more = len(self.unusable) - 1
+            self.gaps.append(next(iter(self.unusable.values())) + (f" (and {more} more)" if more else ""))
+
+    def _read_checkpoint(
+        self, n: int, roots: Mapping[str, bytes], before: State, before_roots: Mapping[str, bytes]
+    ) -> State | None:
+        """The state that closes interval `n`; None, with the reason noted, where it is missing or not as logged."""
+        step = min((n + 1) * self.task.interval, self.steps) - 1
+        types = self.task.program.inputs_of("state")
+        out: State = {}
+        for name, type in types.items():
+            if name in before and before_roots[name] == roots[name]:
+                out[name] = before[name]
+                continue
+            try:
+                out[name] = self.run.store.get(type, roots[name], f"checkpoint after step {step}, tensor {name!r}")
+            except MissingDataError as error:
+                self.unusable[n + 1] = str(error)
+            except ContentMismatchError as error:
+                message = f"checkpoint after step {step}: tensor {name!r} is not what was committed"
+                self._differ(
+                    "checkpoint", message, roots[name].hex(), error.found.hex(), interval=n, step=step, tensor=name
+                )
+        return out if len(out) == len(types) else None
+
+    def _opening(self, n: int) -> State:
+        """The state that interval `n` starts from."""
+        if n == 0:
+            return self.task.initial_state()
+        return checkpoint(self.task, self.run.store, n * self.task.interval - 1, self.closing[n - 1])
+
+    def _distance(self, before: State, after: State) -> float:
+        """Euclidean length of the update over all float tensors of the state, in binary64."""
+        total = 0.0
+        for name, type in self.task.program.inputs_of("state").items():
+            if type.dtype.is_float and before[name] is not after[name]:
+                update = widen(after[name], type.dtype).astype(np.float64) - widen(before[name], type.dtype)
+                total += float(np.dot(update.reshape(-1), update.reshape(-1)))
+        return float(np.sqrt(total))
+
+    # ---- execution ----------------------------------------------------------------------------------------------
+
+    def choose(self, samples: int, largest: int, everything: bool) -> None:
+        """The intervals to replay: drawn from the beacon, and those with the largest updates beside them."""
+        if everything:
+            samples = self.intervals
+        self.sampled = sampling.draw(self.beacon, self.commitment, self.intervals, samples)
+        rest = [n for n in range(self.intervals) if n not in set(self.sampled)]
+        rest.sort(key=lambda n: (-np.nan_to_num(self.updates[n], nan=np.inf), n))
+        self.largest = sorted(rest[:largest])
+
+    def execute(self, backend: str, progress: Progress | None) -> None:
+        chosen = sorted({*self.sampled, *self.largest})
+        total = sum(min(self.task.interval, self.steps - n * self.task.interval) for n in chosen)
+        done = 0
+        executor = None
+        for n in chosen:
+            try:
+                state = self._opening(n)
+            except (MissingDataError, ContentMismatchError):
+                continue  # said already by check_checkpoints
+            executor = executor or backends.make(backend, self.task.program)
+            executor.load(state)
+            self.replayed.append(n)
+            for step, record in enumerate(self._segment(n).steps, n * self.task.interval):
+                if not self._replay_step(executor, n, step, record):
+                    break
+                self.steps_replayed += 1
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+        if not self.steps_replayed:
+            self.gaps.append("no step was executed again")
+
+    def _segment(self, n: int) -> Segment:
+        """The step log that `read_log` saw, read again: keeping all of them would take memory by the run's length."""
+        segment = self.run.segment(n)
+        if tensor_root(self.layout.encode(segment)) != self.seen[n]:
+            raise BundleError(f"{self.run.url}: {log.file_name(n)} changed while it was verified")
+        return segment
+
+    def _replay_step(self, executor: backends.Executor, interval: int, step: int, record: StepRecord) -> bool:
+        """Execute one step and compare what went in and what came out; whether everything was equal."""
+        before = len(self.findings)
+        try:
+            batch, scalars = self._inputs(step, record)
+        except MissingDataError as error:
+            self.gaps.append(str(error))
+            return False
+        except ContentMismatchError as error:
+            self._differ("batch", str(error), "the content its name says", error.found.hex(), interval, step)
+            return False
+        metrics = executor.step(batch, scalars)
+        for kind, arrays in (("batch", batch), ("scalar", scalars), ("state", executor.state())):
+            self._compare(kind, interval, step, roots_of(arrays), record.group(kind))
+        found = log.metrics_of(self.layout, metrics)
+        self._compare(
+            "metric",
+            interval,
+            step,
+            {name: a.tobytes() for name, a in found.items()},
+            {name: a.tobytes() for name, a in record.metrics.items()},
+        )
+        return len(self.findings) == before
+
+    def _inputs(self, step: int, record: StepRecord) -> tuple[State, State]:
+        if not self.task.recorded:
+            return self.task.batch(step), self.task.scalars(step)
+
+        def stored(role: str) -> State:
+            types, roots = self.task.program.inputs_of(role), record.group(role)
+            return {n: self.run.store.get(t, roots[n], f"step {step}, {role} tensor {n!r}") for n, t in types.items()}
+
+        return stored("batch"), stored("scalar")
+
+    def _compare(
+        self, kind: str, interval: int, step: int, computed: Mapping[str, bytes], committed: Mapping[str, bytes]
+    ) -> None:
+        source = "the task's" if kind in ("batch", "scalar") else "recomputed"
+        for name in computed:
+            if computed[name] != committed[name]:
+                self._differ(
+                    kind,
+                    f"step {step}: {kind} {name!r} is not {source}",
+                    f"{computed[name].hex()} ({source})",
+                    f"{committed[name].hex()} (in the run)",
+                    interval=interval,
+                    step=step,
+                    tensor=name,
+                )
+
+    # ---- outcome ------------------------------------------------------------------------------------------------
+
+    def _differ(
+        self,
+        kind: str,
+        message: str,
+        expected: str,
+        found: str,
+        interval: int | None = None,
+        step: int | None = None,
+        tensor: str = "",
+    ) -> None:
+        self.findings.append(Finding(kind, message, expected, found, interval, step, tensor))
+
+    def _detection(self) -> list[tuple[Fraction, int, Fraction]]:
+        """What the draw is worth; the largest updates are no surprise to a forger and count only if all is replayed."""
+        everything = len(self.replayed) == self.intervals
+        drawn = self.intervals if everything else len(set(self.sampled) & set(self.replayed))
+        return sampling.detection_table(self.steps, self.task.interval, drawn) if drawn else []
+
+    def report(self, backend: str) -> Report:
+        verdict = Verdict.MISMATCH if self.findings else Verdict.UNDECIDED if self.gaps else Verdict.VERIFIED
+        header = self.run.header
+        return Report(
+            verdict=verdict,
+            findings=tuple(self.findings),
+            gaps=tuple(self.gaps),
+            notes=tuple(self.notes),
+            task=header.task.hex(),
+            commitment=self.commitment.hex(),
+            solver="0x" + header.solver.hex(),
+            signed=self.signed,
+            steps=self.steps,
+            intervals=self.intervals,
+            interval=self.task.interval,
+            beacon=self.beacon.hex(),
+            sampled=tuple(self.sampled),
+            largest=tuple(self.largest),
+            replayed=tuple(self.replayed),
+            steps_replayed=self.steps_replayed,
+            detection=tuple(self._detection()),
+            backend=backend,
+        )

@@ -1,0 +1,395 @@
+"""The run bundle: what a solver did, step by step, and what it committed to.
+
+    run.json           canonical manifest: task digest, solver's address, salt, environment (for information)
+    steps/             one step log an interval: the tensor roots of every step
+    tensors/           the state at the end of every interval, by content
+    commitment.json    last of all: steps, root of the step entries, run commitment, signature
+    task/              only in recorded runs: the task bundle, which has nowhere else to be
+
+The checkpoint that closes an interval has the roots of its last step, so the state that ends an interval is by
+construction the state that begins the next. A writer stores the tensors, then the step log, each by an atomic rename:
+killed at any instant, it leaves a bundle that ends with a whole interval and goes on from there to the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import os
+import platform
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.commit import RunAccumulator, StepEntry, run_commitment
+from gensyn_verify.errors import BundleError
+from gensyn_verify.protocol import manifest as m
+from gensyn_verify.protocol import steps as log
+from gensyn_verify.protocol.folder import Folder, LocalFolder, MissingDataError, open_folder, read
+from gensyn_verify.protocol.identity import SIGNATURE_BYTES, Identity
+from gensyn_verify.protocol.roots import group_root, roots_of
+from gensyn_verify.protocol.steps import Layout, Segment, StepRecord
+from gensyn_verify.protocol.store import TensorStore
+from gensyn_verify.protocol.task import MAX_STEPS, Task, open_task
+
+FORMAT = "gensyn_verify.run"
+COMMITMENT_FORMAT = "gensyn_verify.commitment"
+VERSION = 1
+MAX_MANIFEST = 1 << 20
+RUN_FILE, COMMITMENT_FILE, LOCK_FILE, TASK_FOLDER = "run.json", "commitment.json", "lock", "task"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a run is bound to from its first moment on."""
+
+    task: bytes
+    solver: bytes
+    salt: bytes
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """What a solver publishes before it reveals anything: `digest` binds task, solver, salt and all step entries."""
+
+    steps: int
+    root: bytes
+    digest: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run bundle, finished or not. `task` is known where the caller gave it or the run was recorded."""
+
+    folder: Folder
+    header: Header
+    commitment: Commitment | None
+    task: Task | None = None
+    store: TensorStore = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "store", TensorStore(self.folder))
+
+    @property
+    def url(self) -> str:
+        return self.folder.url
+
+    @property
+    def finished(self) -> bool:
+        return self.commitment is not None
+
+    @property
+    def intervals(self) -> list[int]:
+        """The numbers of the step logs that are there, ascending."""
+        numbers = []
+        for name in self.folder.names(log.FOLDER):
+            stem, _, suffix = name.rpartition(".")
+            if suffix != "steps" or not stem.isdecimal() or not stem.isascii() or len(stem) > 12:
+                raise BundleError(f"{self.url}: {log.FOLDER}/{name[:60]} is no step log of a run")
+            if log.file_name(int(stem)) != f"{log.FOLDER}/{name}":
+                raise BundleError(f"{self.url}: {log.FOLDER}/{name} should be named {log.file_name(int(stem))}")
+            numbers.append(int(stem))
+        return sorted(numbers)
+
+    @property
+    def steps_done(self) -> int:
+        """How many steps the last step log reaches."""
+        numbers = self.intervals
+        if not numbers:
+            return 0
+        head = log.read_head(self.folder, numbers[-1])
+        return head.first + head.count
+
+    def segment(self, interval: int) -> Segment:
+        """The step log of one interval; needs `task`."""
+        assert self.task is not None
+        return log.read_segment(self.folder, interval, Layout.of(self.task.program), self.task.interval)
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+def _environment(value: Any, where: str) -> dict[str, str]:
+    return m.table(m.text(), 32)(value, where)
+
+
+_run_schema = m.record(
+    environment=_environment,
+    format=m.literal(FORMAT),
+    salt=m.digest,
+    solver=m.blob(20),
+    task=m.digest,
+    version=m.literal(VERSION),
+)
+_commitment_schema = m.record(
+    commitment=m.digest,
+    format=m.literal(COMMITMENT_FORMAT),
+    root=m.digest,
+    signature=m.blob(0, SIGNATURE_BYTES),
+    steps=m.integer(0, MAX_STEPS),
+    version=m.literal(VERSION),
+)
+
+
+def open_run(path: str | os.PathLike[str], task: Task | str | os.PathLike[str] | None = None) -> Run:
+    """The run at a path or URL. `task` (opened, path or URL) is the task it claims to solve; recorded runs carry it.
+
+    Raises BundleError where there is no run or its manifests are malformed. Says nothing about truth: `replay` does.
+    """
+    folder = open_folder(path)
+    header = _read_header(folder)
+    if header is None:
+        raise BundleError(f"{folder.url} holds no run: {RUN_FILE} is missing")
+    if task is None:
+        task = _embedded_task(folder)
+    elif not isinstance(task, Task):
+        task = open_task(task)
+    return Run(folder, header, _read_commitment(folder), task)
+
+
+def _embedded_task(folder: Folder) -> Task | None:
+    inner = open_folder(f"{folder.url}/{TASK_FOLDER}")
+    return open_task(inner) if inner.size("task.json") is not None else None
+
+
+def _read_header(folder: Folder) -> Header | None:
+    try:
+        data = read(folder, RUN_FILE, MAX_MANIFEST)
+    except MissingDataError:
+        return None
+    v = m.decode(data, _run_schema, f"{folder.url}/{RUN_FILE}")
+    return Header(v["task"], v["solver"], v["salt"], v["environment"])
+
+
+def _read_commitment(folder: Folder) -> Commitment | None:
+    try:
+        data = read(folder, COMMITMENT_FILE, MAX_MANIFEST)
+    except MissingDataError:
+        return None
+    v = m.decode(data, _commitment_schema, f"{folder.url}/{COMMITMENT_FILE}")
+    return Commitment(v["steps"], v["root"], v["commitment"], v["signature"])
+
+
+def checkpoint(task: Task, store: TensorStore, step: int, roots: Mapping[str, bytes]) -> dict[str, Array]:
+    """The stored state after `step`, every tensor verified against its root."""
+    types = task.program.inputs_of("state")
+    return {n: store.get(types[n], roots[n], f"checkpoint after step {step}, tensor {n!r}") for n in types}
+
+
+def step_entry(task: Task, step: int, record: StepRecord) -> StepEntry:
+    """What the run commitment covers of one step."""
+    p = task.program
+    state, batch, scalars = (group_root(p.inputs_of(g), record.group(g)) for g in log.GROUPS)
+    return StepEntry(step, state, batch, scalars)
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------
+
+
+class RunWriter:
+    """Appends steps to a run bundle and closes an interval at a time. Use as a context manager: it holds the lock."""
+
+    def __init__(
+        self,
+        task: Task,
+        out: str | os.PathLike[str],
+        identity: Identity | None,
+        *,
+        salt: bytes | None,
+        resume: bool,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.task = task
+        self.folder = open_folder(out)
+        self.store = TensorStore(self.folder)
+        self.layout = Layout.of(task.program)
+        self.accumulator = RunAccumulator()
+        self.steps = 0
+        self.saved_steps = 0
+        self._saved_roots: dict[str, bytes] = {}
+        self._pending: list[StepRecord] = []
+        self._identity = identity
+        self._salt = salt
+        self._resume = resume
+        self._environment = dict(environment)
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> RunWriter:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_locked(self.folder))
+            self._start()
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def _start(self) -> None:
+        header = _read_header(self.folder)
+        if header is None:
+            if self.folder.names(log.FOLDER):
+                raise BundleError(f"{self.folder.url} has step logs but no {RUN_FILE}; choose an empty folder")
+            self.identity = self._identity or Identity.unsigned()
+            salt = secrets.token_bytes(32) if self._salt is None else self._salt
+            self.header = Header(self.task.digest, self.identity.address, salt, self._environment)
+            self.folder.write(RUN_FILE, [m.encode(_header_value(self.header))])
+            self.folder.sync("")
+            return
+        if not self._resume:
+            raise BundleError(f"{self.folder.url} holds a run already; choose another folder, or resume it")
+        self._check_same_run(header)
+        self.header = header
+        for sub in ("", log.FOLDER, "tensors"):
+            self.folder.clean(sub)
+        self._read_back()
+
+    def _check_same_run(self, header: Header) -> None:
+        where = f"{self.folder.url} holds a run"
+        if header.task != self.task.digest:
+            raise BundleError(f"{where} of task {header.task.hex()}; the task to solve is {self.task.digest.hex()}")
+        self.identity = self._identity or Identity.unsigned(header.solver)
+        if header.solver != self.identity.address:
+            given = self.identity.address.hex()
+            raise BundleError(f"{where} by 0x{header.solver.hex()}; the identity given is 0x{given}")
+        if self._salt is not None and header.salt != self._salt:
+            raise BundleError(f"{where} under another salt; a run keeps the salt it began with")
+
+    def _read_back(self) -> None:
+        """Take up the steps that are on disk; a last interval that is not whole is taken up and rewritten later."""
+        run = Run(self.folder, self.header, None, self.task)
+        numbers = run.intervals
+        for n in numbers:
+            segment = run.segment(n)
+            whole = len(segment.steps) == self.task.interval or n == numbers[-1]
+            if not (segment.interval == n and n * self.task.interval == segment.first == self.steps and whole):
+                raise BundleError(
+                    f"{self.folder.url}: the log of interval {n} holds steps {segment.first} to {segment.end - 1}, "
+                    f"which does not continue step {self.steps - 1}; remove it and what follows, then resume"
+                )
+            self._pending = []
+            for record in segment.steps:
+                self._take(record)
+            if len(segment.steps) == self.task.interval:
+                self._pending = []
+            self._saved()
+
+    def _saved(self) -> None:
+        self.saved_steps, self._saved_roots = self.steps, self._last.state
+
+    def saved_state(self) -> dict[str, Array]:
+        """The state before step `saved_steps`: the last checkpoint on disk, verified against its roots."""
+        if self.saved_steps == 0:
+            return self.task.initial_state()
+        return checkpoint(self.task, self.store, self.saved_steps - 1, self._saved_roots)
+
+    def append(
+        self,
+        state: Mapping[str, Array],
+        batch: Mapping[str, Array],
+        scalars: Mapping[str, Array],
+        metrics: Mapping[str, Array],
+    ) -> None:
+        """One step: what went in and what came out. Closes the interval when it is full."""
+        record = StepRecord(roots_of(state), roots_of(batch), roots_of(scalars), log.metrics_of(self.layout, metrics))
+        if self.task.recorded:
+            self._store("batch", batch, record.batch)
+            self._store("scalar", scalars, record.scalar)
+        self._take(record)
+        if self.steps % self.task.interval == 0 or self.steps == self.task.steps:
+            self.close_interval(state)
+
+    def _take(self, record: StepRecord) -> None:
+        self.accumulator.append(step_entry(self.task, self.steps, record))
+        self._pending.append(record)
+        self._last = record
+        self.steps += 1
+
+    def _store(self, role: str, arrays: Mapping[str, Array], roots: Mapping[str, bytes]) -> None:
+        types = self.task.program.inputs_of(role)
+        for name, root in roots.items():
+            self.store.put(arrays[name], types[name], root)
+
+    def close_interval(self, state: Mapping[str, Array]) -> None:
+        """Write checkpoint and step log of the steps since the last whole interval; `state` is the last step's."""
+        if not self._pending:
+            return
+        self._store("state", state, self._last.state)
+        self.store.sync()
+        number = (self.steps - 1) // self.task.interval
+        segment = Segment(number, number * self.task.interval, tuple(self._pending))
+        self.folder.write(log.file_name(number), [self.layout.encode(segment)])
+        self.folder.sync(log.FOLDER)
+        self._saved()
+        if self.steps % self.task.interval == 0:
+            self._pending = []
+
+    def finish(self) -> Run:
+        """Write and sign the commitment; every step must be in a closed interval."""
+        root = self.accumulator.root()
+        digest = run_commitment(self.header.task, self.header.solver, self.header.salt, root)
+        commitment = Commitment(self.steps, root, digest, self.identity.sign(digest))
+        self.folder.write(COMMITMENT_FILE, [m.encode(_commitment_value(commitment))])
+        self.folder.sync("")
+        return Run(self.folder, self.header, commitment, self.task)
+
+
+def _header_value(header: Header) -> dict[str, Any]:
+    return {
+        "environment": header.environment,
+        "format": FORMAT,
+        "salt": header.salt.hex(),
+        "solver": header.solver.hex(),
+        "task": header.task.hex(),
+        "version": VERSION,
+    }
+
+
+def _commitment_value(c: Commitment) -> dict[str, Any]:
+    return {
+        "commitment": c.digest.hex(),
+        "format": COMMITMENT_FORMAT,
+        "root": c.root.hex(),
+        "signature": c.signature.hex(),
+        "steps": c.steps,
+        "version": VERSION,
+    }
+
+
+@contextlib.contextmanager
+def _locked(folder: Folder) -> Iterator[None]:
+    """One writer a local bundle; the lock goes with the process, however it ends."""
+    if not isinstance(folder, LocalFolder):
+        yield
+        return
+    folder.path.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BundleError(f"{folder.url}: another process is writing this run") from None
+    finally:
+        os.close(fd)
+
+
+def environment(backend: str) -> dict[str, str]:
+    """Versions and machine, for whoever wonders later; nothing depends on it."""
+    try:
+        version = importlib.metadata.version("gensyn_verify")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unpackaged"
+    return {
+        "backend": backend,
+        "gensyn_verify": version,
+        "machine": platform.machine(),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }

@@ -1,0 +1,79 @@
+"""Solving: run the task's program over its batches, commit to every step, keep a checkpoint an interval."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from gensyn_verify import backends
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.errors import BundleError, NonFiniteError
+from gensyn_verify.protocol.diagnose import Inspector, non_finite
+from gensyn_verify.protocol.identity import Identity
+from gensyn_verify.protocol.run import Run, RunWriter, environment
+from gensyn_verify.protocol.task import Task, open_task
+
+Progress = Callable[[int, int, Mapping[str, Array]], None]
+
+
+def solve(
+    task: Task | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    identity: Identity | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+    backend: str = "cpu",
+    salt: bytes | None = None,
+) -> Run:
+    """Solve `task` into a run bundle at `out`, or take up the run that is there, and commit to it.
+
+    `identity` is who solves (default: unsigned, a random address; a resumed run keeps its own). `salt` (32 bytes,
+    default random) hides the commitment's content until the run is revealed. `progress(done, steps, metrics)` is
+    called after every step. The commitment depends on task, identity and salt alone: not on backend, machine, threads
+    or interruptions. Raises NonFiniteError where a metric is not finite, naming step and node; the run is kept up to
+    the step before. Raises BundleError where `out` holds another run.
+    """
+    if not isinstance(task, Task):
+        task = open_task(task)
+    if task.recorded:
+        raise BundleError("a recorded task has no sampler: its runs come from `record`")
+    with RunWriter(task, out, identity, salt=salt, resume=resume, environment=environment(backend)) as writer:
+        if writer.steps < task.steps:
+            _train(task, writer, backend, progress)
+        return writer.finish()
+
+
+def _train(task: Task, writer: RunWriter, backend: str, progress: Progress | None) -> None:
+    executor = backends.make(backend, task.program)
+    executor.load(writer.saved_state())
+    for step in range(writer.steps, task.steps):
+        batch, scalars = task.batch(step), task.scalars(step)
+        metrics = executor.step(batch, scalars)
+        if metric := non_finite(metrics, task.program):
+            raise _stop(task, writer, backend, step, metric)
+        writer.append(executor.state(), batch, scalars, metrics)
+        if progress is not None:
+            progress(step + 1, task.steps, metrics)
+
+
+def _stop(task: Task, writer: RunWriter, backend: str, step: int, metric: str) -> NonFiniteError:
+    """Keep every step before `step` and say where the bad value comes from.
+
+    The executor's state is spoilt, so the steps since the last checkpoint run again, the same bits up to `step` - 1,
+    with every value kept: the fault may have entered the state some steps before a metric shows it.
+    """
+    inspector = Inspector(task.program, backend)
+    inspector.load(writer.saved_state())
+    cause = ""
+    for s in range(writer.saved_steps, step + 1):
+        if s == step:
+            writer.close_interval(inspector.state())
+        inspector.step(task.batch(s), task.scalars(s))
+        if not cause and (fault := inspector.fault()):
+            cause = f"at step {s} {fault}"
+    return NonFiniteError(
+        f"metric {metric!r} is not finite at step {step}; {cause}. The run is kept up to step {step - 1}"
+        if step
+        else f"metric {metric!r} is not finite at step 0; {cause}. Nothing was trained"
+    )
