@@ -99,10 +99,8 @@ class _FreeList:
             i = bisect.bisect_left(self.gaps, (offset, n))
             self.gaps[i : i + 1] = [(offset + size, n - size)] if n > size else []
             return offset
-        if self.gaps and sum(self.gaps[-1]) == self.end:  # the last gap grows with the arena
-            offset = self.gaps.pop()[0]
-        else:
-            offset = self.end
+        grows = self.gaps and sum(self.gaps[-1]) == self.end  # the last gap grows with the arena
+        offset = self.gaps.pop()[0] if grows else self.end
         self.end = offset + size
         return offset
 
