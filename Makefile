@@ -1,0 +1,59 @@
+# make demo    the main job on real data, from nothing: environment, train, commit, replay, tamper
+# make test    what every change must pass: style, types, tests
+# Every target makes the environment it needs; where that is there already, it costs nothing.
+# Variables: PYTHON (interpreter of a new environment), VENV (its folder), ARGS (passed on to the command).
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CPP := $(wildcard csrc/*.cpp csrc/*.h)
+# What the native build reads: a change of any of these builds it again.
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
+
+.PHONY: demo test lint format test-isas wheel clean
+
+demo: $(VENV)/.demo
+	$(BIN)/gverify demo $(ARGS)
+
+test: lint
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+# The backend tests once more for every instruction set of this machine below the best one, which `test` uses.
+test-isas: $(VENV)/.dev
+	@for isa in $$($(BIN)/python -c "from gensyn_verify import _native; print(*_native.supported_isas()[1:])"); do \
+	  echo "GENSYN_VERIFY_ISA=$$isa"; \
+	  GENSYN_VERIFY_ISA=$$isa $(BIN)/pytest -q tests/backends $(ARGS) || exit 1; \
+	done
+
+# A wheel built as a stranger would build it, in isolation, and checked in an environment of its own.
+wheel: | $(BIN)/python
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv --clear build/wheel-check
+	build/wheel-check/bin/python -m pip --disable-pip-version-check install --quiet dist/gensyn_verify-*.whl
+	cd build && wheel-check/bin/gverify doctor $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Installed from the working tree: a change of Python code is in force at once, one of native code after `make`.
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(NATIVE) | $(BIN)/python
+	@echo "installing gensyn_verify[$*] into $(VENV); the first time this takes some minutes"
+	$(PIP) install --quiet "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.18" "ninja>=1.11"
+	$(PIP) install --quiet --no-build-isolation --editable ".[$*]"
+	@touch $@

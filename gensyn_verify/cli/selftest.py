@@ -1,0 +1,188 @@
+"""What `gverify doctor` checks: that the kernels of this machine give the published bits.
+
+One program uses every node kind, every dtype and every published function on inputs that include NaN, infinities,
+subnormals, signed zeros and indices out of range. It runs on the reference backend and on every instruction set that
+the CPU has, with one thread and with all; every output must have the root that tests/vectors/selftest.json states.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gensyn_verify.backends import evaluate
+from gensyn_verify.backends.arrays import CARRIER, Array
+from gensyn_verify.backends.reference import philox
+from gensyn_verify.errors import BackendError
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value, functions
+from gensyn_verify.program.scalar import Scalar
+
+FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos")
+# Exponents of the inputs: `any` is every bit pattern there is, `near` are values around 1 as in a training step.
+INPUTS = {
+    "any": TensorType(Dtype.f32, (4099,)),
+    "a": TensorType(Dtype.f32, (2, 9, 1300)),
+    "b": TensorType(Dtype.f32, (1300, 17)),
+    "long": TensorType(Dtype.f32, (2, 70001)),
+    "bf16": TensorType(Dtype.bf16, (33, 40)),
+    "f16": TensorType(Dtype.f16, (33, 40)),
+    "i32": TensorType(Dtype.i32, (33, 40)),
+    "u32": TensorType(Dtype.u32, (33, 40)),
+    "u8": TensorType(Dtype.u8, (33, 40)),
+    "boolean": TensorType(Dtype.boolean, (33, 40)),
+    "index": TensorType(Dtype.i32, (64,)),
+    "seed": TensorType(Dtype.u32, (2,)),
+    "step": TensorType(Dtype.u32, ()),
+}
+NEAR_ONE = ("a", "b", "long")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the self-test; `detail` says what was found where it is not ok."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+def build() -> Program:
+    """The self-test program; its digest is part of the vector."""
+    g = ProgramBuilder()
+    x = {name: g.input("batch", name, type) for name, type in INPUTS.items()}
+    out = {
+        "dot": g.dot(x["a"], x["b"]),
+        "dot_transposed": g.dot(x["b"], g.slice(x["a"], (0, 0, 0), (1, 9, 1300)), transpose_a=True, transpose_b=True),
+        "dot_narrow": g.dot(x["bf16"], x["f16"], transpose_b=True),
+        "sum": g.reduce("sum", x["long"], (1,)),
+        "random": g.random(x["seed"], x["step"], (1001,)),
+        "gather": g.gather(x["bf16"], x["index"]),
+        "scatter": g.scatter_add(g.slice(x["a"], (0, 0, 0), (1, 8, 640)), g.slice(x["index"], (0,), (1,)), 3),
+        "arithmetic": g.map(_arithmetic, x["any"], g.slice(x["any"], (4098,), (4099,), (-1,))),
+        "integers": g.map(_integers, x["i32"], x["i32"]),
+        "mixed": g.map(_mixed, x["u32"], x["u8"], x["boolean"]),
+        "to_f16": g.map(lambda v: v, x["any"], dtype=Dtype.f16),
+        "to_bf16": g.map(lambda v: v, x["any"], dtype=Dtype.bf16),
+        **_extremes(g, x),
+        **_layouts(g, x["f16"]),
+    }
+    for name in FUNCTIONS:
+        out[name] = g.map(getattr(functions, name), x["any"])
+    for name, value in out.items():
+        g.output("metric", name, value)
+    return g.build()
+
+
+def _arithmetic(a: Scalar, b: Scalar) -> Scalar:
+    f = a.builder.fma(a, b, -a) + (a / b).min(b.abs().sqrt()) * 0.3
+    return a.builder.select(a <= b, f, f.max(a - b))
+
+
+def _integers(a: Scalar, b: Scalar) -> Scalar:
+    return (a * b + a.mulhi(b) - (a >> 3)) ^ (b << 7) & ~a
+
+
+def _mixed(a: Scalar, b: Scalar, c: Scalar) -> Scalar:
+    return a.builder.select(c, a.mulhi(b) | a, (b + a >> 2).max(b))
+
+
+def _extremes(g: ProgramBuilder, x: dict[str, Value]) -> dict[str, Value]:
+    names = ("max", "min", "argmax", "argmin")
+    return {f"{n}_{t}": g.reduce(n, x[t], (0,)) for n in names for t in ("f16", "bf16", "i32", "u32")}
+
+
+def _layouts(g: ProgramBuilder, x: Value) -> dict[str, Value]:
+    padded = g.pad(x, (1, 0), (2, 3), (0, 1), fill_bits=0x8000)
+    return {
+        "window": g.window(padded, (3, 2), (2, 3), (1, 2)),
+        "concat": g.concat([g.permute(padded, (1, 0)), g.broadcast(g.slice(padded, (0, 0), (1, 1)), (5, 36))], 0),
+    }
+
+
+def inputs() -> dict[str, Array]:
+    """Philox words as bits of the inputs, so that they depend on nothing but this file."""
+    arrays = {}
+    for stream, (name, type) in enumerate(INPUTS.items()):
+        blocks = np.arange((type.elements + 3) // 4)
+        counter = (blocks, np.zeros_like(blocks), np.full_like(blocks, stream), np.zeros_like(blocks))
+        words = np.stack(philox(counter, (0x67767374, 1)), -1).reshape(-1)[: type.elements]
+        arrays[name] = _shaped(name, words).reshape(type.shape)
+    return arrays
+
+
+def _shaped(name: str, words: Array) -> Array:
+    dtype, carrier = INPUTS[name].dtype, CARRIER[INPUTS[name].dtype]
+    if name == "index":
+        return (words % 40).astype(np.int32) - 4  # a few on either side of the 33 rows
+    if name in NEAR_ONE:
+        return (words & np.uint32(0x80FFFFFF) | np.uint32(0x3F000000)).view(np.float32)
+    if dtype is Dtype.boolean:
+        return (words & 1).astype(np.bool_)
+    if name == "any":
+        special = [0, 1 << 31, 1, 0x7F800000, 0xFF800000, 0x7FC00001, 0xFFFFFFFF, 0x00800000, 0x3F800000, 0x7F7FFFFF]
+        words[: len(special)] = special
+    return words.astype(f"<u{carrier.itemsize}").view(carrier)
+
+
+def roots(backend: str) -> dict[str, str]:
+    """The BLAKE3 root of every output of the self-test program on `backend`, by name."""
+    from gensyn_verify.commit import tensor_root
+
+    return {name: tensor_root(array).hex() for name, array in evaluate(build(), inputs(), backend).items()}
+
+
+def vectors_folder() -> Path:
+    """Where the JSON vectors are: beside the package's modules once installed, in tests/ of a source tree."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "vectors", package.parent / "tests" / "vectors"):
+        if folder.joinpath("selftest.json").is_file():
+            return folder
+    raise BackendError(f"no test vectors beside {package}: the installation is incomplete; install the package again")
+
+
+def load_vector(name: str) -> Any:
+    return json.loads(vectors_folder().joinpath(name).read_text("utf-8"))
+
+
+@contextmanager
+def _machine(isa: str, threads: int) -> Iterator[None]:
+    from gensyn_verify import _native
+
+    before = _native.isa(), _native.get_threads()
+    try:
+        _native.use_isa(isa)
+        _native.set_threads(threads)
+        yield
+    finally:
+        _native.use_isa(before[0])
+        _native.set_threads(before[1])
+
+
+def checks() -> Iterator[Check]:
+    """Every check of this machine, one after the other."""
+    from gensyn_verify import _native
+
+    expected = load_vector("selftest.json")
+    digest = build().digest.hex()
+    yield Check("program digest", digest == expected["program"], f"expected {expected['program']}, found {digest}")
+    yield _compare("reference backend", expected["roots"], roots("reference"))
+    for isa in _native.supported_isas():
+        for threads in sorted({1, max(2, _native.get_threads())}):
+            with _machine(isa, threads):
+                found = roots("cpu")
+                registers = _native.worker_control_registers()
+            name = f"cpu backend, {isa}, {threads} thread{'s' * (threads > 1)}"
+            yield _compare(name, expected["roots"], found)
+            if any(registers):
+                yield Check(f"{name}: control registers", False, f"bits that change results are set: {registers}")
+
+
+def _compare(name: str, expected: dict[str, str], found: dict[str, str]) -> Check:
+    wrong = [k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)]
+    return Check(name, not wrong, f"other bits than published in {', '.join(sorted(wrong))}" if wrong else "")

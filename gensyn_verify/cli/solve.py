@@ -1,0 +1,105 @@
+"""Solve a task: run its steps, keep a checkpoint an interval, commit to every step.
+
+A run that was interrupted goes on from its last whole interval and ends with the same commitment. The commitment
+depends on the task, on who solves and on the salt alone; threads, instruction set and backend change no bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gensyn_verify.cli.console import Console
+from gensyn_verify.errors import MalformedError
+
+if TYPE_CHECKING:
+    from gensyn_verify.protocol.identity import Identity
+
+SUMMARY = "run a task and commit to the run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", metavar="TASK", help="folder or URL of the task")
+    parser.add_argument(
+        "--out", required=True, metavar="RUN", help="folder or URL for the run; one that is there is resumed"
+    )
+    parser.add_argument("--fresh", action="store_true", help="refuse to resume: RUN must hold no run yet")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--identity", metavar="ADDRESS", help="solver's address, 20 bytes in hex (default: a random one)")
+    who.add_argument("--key", metavar="FILE", help="file with the solver's private key in hex: sign the commitment")
+    add_machine_arguments(parser)
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say how to run, never what is computed."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--backend", choices=("cpu", "reference"), default="cpu", help="default: cpu")
+    group.add_argument("--threads", type=positive, metavar="N", help="default: every processor")
+    group.add_argument(
+        "--isa", choices=("avx512", "avx2", "neon", "portable"), help="instruction set (default: the best there is)"
+    )
+
+
+def apply_machine_arguments(args: argparse.Namespace) -> None:
+    """Must come before the first import of native code, which reads these variables."""
+    if args.isa:
+        os.environ["GENSYN_VERIFY_ISA"] = args.isa
+    if args.threads:
+        os.environ["GENSYN_VERIFY_THREADS"] = str(args.threads)
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    apply_machine_arguments(args)
+    from gensyn_verify import api
+
+    task = api.open_task(args.task)
+    metrics: Mapping[str, Any] = {}
+    with console.progress("solving", task.steps) as advance:
+
+        def progress(done: int, _: int, found: Mapping[str, Any]) -> None:
+            nonlocal metrics
+            metrics = found
+            advance(done)
+
+        finished = api.solve(
+            task, args.out, identity=_identity(args), resume=not args.fresh, progress=progress, backend=args.backend
+        )
+    commitment = finished.commitment
+    assert commitment is not None
+    rows: dict[str, Any] = {
+        "run": finished.url,
+        "task": task.digest,
+        "solver": "0x" + finished.header.solver.hex(),
+        "signed": bool(commitment.signature),
+        "steps": commitment.steps,
+        "commitment": commitment.digest,
+        "last metrics": {name: float(a) for name, a in metrics.items() if a.ndim == 0},
+    }
+    console.table([(n, v.hex() if isinstance(v, bytes) else v) for n, v in rows.items()], indent="")
+    console.result(rows)
+    return 0
+
+
+def _identity(args: argparse.Namespace) -> Identity | None:
+    from gensyn_verify.protocol.identity import Identity
+
+    if args.identity:
+        return Identity.unsigned(args.identity)
+    if not args.key:
+        return None
+    with open(args.key, encoding="ascii", errors="replace") as file:
+        text = file.read(200).strip().removeprefix("0x")
+    try:
+        return Identity.from_key(bytes.fromhex(text))
+    except ValueError:
+        raise MalformedError(f"{args.key} holds no private key: 32 bytes in hex expected") from None
