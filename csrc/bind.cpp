@@ -6,6 +6,7 @@
 #include "keccak.h"
 #include "kernels.h"
 #include "plan.h"
+#include "scalar_code.h"
 #include "threads.h"
 
 namespace py = pybind11;
@@ -57,6 +58,13 @@ void bind_machine(py::module_& m) {
     m.def("set_control_register", &gv::set_control_register);
     m.def("control_register", &gv::control_register,
           "Bits of the control register that would change results; 0 when the numerics hold.");
+    m.def("use_published", &gv::use_published,
+          "For tests: off, programs planned from now on run in the virtual machine even where a compiled one exists.");
+    m.def("operation_names", [] {
+        std::vector<std::string> names;
+        for (const char* const* n = gv::operation_names(); *n; n++) names.emplace_back(*n);
+        return names;
+    });
     m.def("worker_control_registers", [] {
         std::vector<uint32_t> found(size_t(gv::get_threads()));
         gv::parallel_for(int64_t(found.size()), [&](int64_t i) { found[size_t(i)] = gv::control_register(); });
@@ -82,13 +90,20 @@ void bind_hashes(py::module_& m) {
     });
     m.def("blake3_tree", [](const py::buffer& data) {
         Bytes bytes(data);
-        std::string tree(gv::blake3_tree_bytes(bytes.size()), '\0');
+        PyObject* tree = PyBytes_FromStringAndSize(nullptr, py::ssize_t(gv::blake3_tree_bytes(bytes.size())));
+        if (!tree) throw py::error_already_set();
         uint8_t root[32];
         {
+            uint8_t* levels = reinterpret_cast<uint8_t*>(PyBytes_AS_STRING(tree));
             py::gil_scoped_release release;
-            gv::kernels().blake3({bytes.data(), bytes.size(), reinterpret_cast<uint8_t*>(tree.data()), root});
+            gv::kernels().blake3({bytes.data(), bytes.size(), levels, root});
         }
-        return py::bytes(tree);
+        return py::reinterpret_steal<py::bytes>(tree);
+    });
+    m.def("merkle_root", [](const std::vector<py::bytes>& leaves) {
+        uint8_t root[32];
+        gv::merkle_root({leaves.begin(), leaves.end()}, root);
+        return digest(root);
     });
 }
 

@@ -89,7 +89,6 @@ def published() -> str:
             "const uint32_t* const published_records[] = {"
             + ", ".join(f"record_{n}" for n in range(len(PUBLISHED)))
             + "};",
-            "const char* const published_names[] = {" + ", ".join(f'"{name}"' for name in PUBLISHED) + "};",
             "}  // namespace\n}  // namespace gv\n#endif\n",
         ]
     )

@@ -24,15 +24,17 @@ struct DotArgs {
     bool transpose_a, transpose_b;
 };
 
-// A decoded scalar program. `code` holds, per instruction, {operation code, destination register, up to 3 source
-// registers}; registers 0..n_inputs-1 are inputs, then n_constants constants, then one per value (see map.cpp).
+// A scalar program. Values are numbered: inputs, constants, then one an instruction. Registers and the compiled twin
+// are found once, by scalar_code.cpp.
 struct ScalarCode {
     int n_inputs, n_constants, n_instructions, n_outputs;
     const uint32_t* constants;   // bits
-    const uint16_t* code;        // n_instructions x 4: op, arg0, arg1, arg2
+    const uint16_t* code;        // n_instructions x 4: operation code, arg0, arg1, arg2
     const uint16_t* outputs;     // value numbers
     const uint8_t* value_types;  // register type of every value
-    int compiled;                // number of the build-time compiled twin, or -1
+    const uint16_t* registers;   // of every instruction's value
+    int n_registers;
+    int compiled;  // number of the equal program that was compiled ahead of time, or -1
 };
 
 // outputs[o][e] = program(inputs...[broadcast e]); strides are in elements, 0 along broadcast axes; outputs contiguous.

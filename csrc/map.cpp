@@ -7,20 +7,23 @@
 #include "scalar_ops.h"
 #include "scratch.h"
 #include "threads.h"
+#define GV_PUBLISHED_LOOPS
+#include "published.h"
 
 namespace gv::GV_ISA {
 namespace {
 
 typedef void (*Loop)(uint32_t* out, const Operand* x, int64_t vectors);
 
-template <class R, class A, R (*f)(A)> void loop1(uint32_t* out, const Operand* x, int64_t vectors) {
+template <class R, class A, R (*f)(A)>
+void loop1(uint32_t* out, const Operand* x, int64_t vectors) {
     const Operand a = x[0];
     for (int64_t i = 0; i < vectors; i++) store(out + i * W, f(load<A>(a.at + i * a.step)));
 }
-template <class R, class A, class B, R (*f)(A, B)> void loop2(uint32_t* out, const Operand* x, int64_t vectors) {
+template <class R, class A, class B, R (*f)(A, B)>
+void loop2(uint32_t* out, const Operand* x, int64_t vectors) {
     const Operand a = x[0], b = x[1];
-    for (int64_t i = 0; i < vectors; i++)
-        store(out + i * W, f(load<A>(a.at + i * a.step), load<B>(b.at + i * b.step)));
+    for (int64_t i = 0; i < vectors; i++) store(out + i * W, f(load<A>(a.at + i * a.step), load<B>(b.at + i * b.step)));
 }
 template <class R, class A, class B, class C, R (*f)(A, B, C)>
 void loop3(uint32_t* out, const Operand* x, int64_t vectors) {
@@ -29,14 +32,10 @@ void loop3(uint32_t* out, const Operand* x, int64_t vectors) {
         store(out + i * W, f(load<A>(a.at + i * a.step), load<B>(b.at + i * b.step), load<C>(c.at + i * c.step)));
 }
 
-struct Instruction {
-    Loop loop;
-    int operands;
-};
-constexpr Instruction instructions[] = {
-#define GV_X1(name, R, A) {loop1<R, A, name>, 1},
-#define GV_X2(name, R, A, B) {loop2<R, A, B, name>, 2},
-#define GV_X3(name, R, A, B, C) {loop3<R, A, B, C, name>, 3},
+constexpr Loop loops[] = {
+#define GV_X1(name, R, A) loop1<R, A, name>,
+#define GV_X2(name, R, A, B) loop2<R, A, B, name>,
+#define GV_X3(name, R, A, B, C) loop3<R, A, B, C, name>,
     GV_OPERATIONS(GV_X1, GV_X2, GV_X3)
 #undef GV_X1
 #undef GV_X2
@@ -68,33 +67,45 @@ struct Box {
     int64_t inner() const { return shape[rank - 1]; }
 };
 
+// How an input is read: `flat` like the output, `same` one element for all, `row` evenly along a row, `staged`
+// otherwise.
 enum class Walk : uint8_t { flat, same, row, staged };
 
-constexpr int MAX_INPUTS = 64;
+constexpr int MAX_INPUTS = 64, MAX_OUTPUTS = 16;
 constexpr int64_t LONG_ROW = 512;           // rows this long are cut into blocks of their own
-constexpr int64_t BLOCK_BYTES = 24 * 1024;  // of registers
+constexpr int64_t BLOCK_BYTES = 24 * 1024;  // of registers and staging: most of the first cache level
+constexpr int64_t SHORTEST = 64, LONGEST = 4096;
+constexpr int64_t PARALLEL_WORK = 1 << 18;  // elements times loops from which a second thread pays
+constexpr uint8_t BOOLEAN = 3;              // Reg.boolean
 
-// What one call decides once: where each value lives and how each input is walked.
+// What one call decides once.
 struct Plan {
     const MapArgs& m;
     const ScalarCode& p;
+    PublishedLoop compiled;
     int64_t strides[MAX_INPUTS][MAX_RANK];
     Box box;
     bool rows;  // blocks stay within rows
     Walk walk[MAX_INPUTS];
-    int registers = 0;
-    uint16_t* slot;  // of every instruction's value
-    int64_t block;
+    int64_t block;  // elements, whole vectors
 
-    Plan(const MapArgs& args, uint16_t* slots, int32_t* last)
-        : m(args), p(*args.program), box(args, strides), rows(box.rank == 1 || box.inner() >= LONG_ROW), slot(slots) {
-        for (int i = 0; i < p.n_inputs; i++) walk[i] = how(i);
-        allocate(last);
-        const int64_t vectors = BLOCK_BYTES / (W * 4) / (registers + p.n_inputs + 1);
-        block = std::clamp<int64_t>(vectors * W, 64, 2048);
+    explicit Plan(const MapArgs& args)
+        : m(args),
+          p(*args.program),
+          compiled(p.compiled < 0 ? nullptr : published_loops[p.compiled]),
+          box(args, strides),
+          rows(box.rank == 1 || box.inner() >= LONG_ROW) {
+        int buffers = registers();
+        for (int i = 0; i < p.n_inputs; i++) {
+            walk[i] = how(i);
+            buffers += walk[i] != Walk::same;
+        }
+        block = std::clamp(BLOCK_BYTES / (W * 4) / std::max(buffers, 1) * W, SHORTEST, LONGEST);
     }
 
-    int values() const { return p.n_inputs + p.n_constants + p.n_instructions; }
+    // Of the machine; compiled code only needs a place for every output that is narrow.
+    int registers() const { return compiled ? p.n_outputs : p.n_registers; }
+    int values() const { return p.n_inputs + (compiled ? 0 : p.n_constants + p.n_instructions); }
 
   private:
     Walk how(int i) const {
@@ -106,31 +117,6 @@ struct Plan {
         if (flat) return Walk::flat;
         return rows && s[box.rank - 1] <= 1 && s[box.rank - 1] >= 0 ? Walk::row : Walk::staged;
     }
-
-    // A value's slot is free after its last reader, and for that reader's own result: lanes do not meet.
-    void allocate(int32_t* last) {
-        const int first = p.n_inputs + p.n_constants;
-        for (int v = 0; v < values(); v++) last[v] = -1;
-        for (int n = 0; n < p.n_instructions; n++)
-            for (int k = 0; k < instructions[p.code[4 * n]].operands; k++) last[p.code[4 * n + 1 + k]] = n;
-        for (int o = 0; o < p.n_outputs; o++) last[p.outputs[o]] = p.n_instructions;
-        free_ = 0;
-        for (int n = 0; n < p.n_instructions; n++) {
-            for (int k = 0; k < instructions[p.code[4 * n]].operands; k++) {
-                const int v = p.code[4 * n + 1 + k];
-                if (v >= first && last[v] == n) {
-                    release(slot[v - first]);
-                    last[v] = -1;
-                }
-            }
-            slot[n] = uint16_t(take());
-            if (last[first + n] < 0) release(slot[n]);
-        }
-    }
-    int take() { return free_ > 0 ? slot_stack()[--free_] : registers++; }
-    void release(int s) { slot_stack()[free_++] = uint16_t(s); }
-    uint16_t* slot_stack() { return slot + p.n_instructions; }
-    int free_ = 0;
 };
 
 // One thread's registers, constants and staging, and the walk over its share of the elements.
@@ -139,20 +125,21 @@ class Machine {
     Machine(const Plan& plan, uint8_t* memory) : plan_(plan) {
         const ScalarCode& p = plan.p;
         values_ = reinterpret_cast<Operand*>(memory);
-        uint32_t* at = reinterpret_cast<uint32_t*>(memory + header_bytes(plan));
-        staging_ = at;
-        at += p.n_inputs * plan.block;
-        for (int c = 0; c < p.n_constants; c++, at += W) {
-            const bool boolean = p.value_types[p.n_inputs + c] == 3;
-            store(at, splat(boolean ? 0u - p.constants[c] : p.constants[c]));
-            values_[p.n_inputs + c] = {at, 0};
+        staging_ = reinterpret_cast<uint32_t*>(memory + header_bytes(plan));
+        registers_ = staging_ + p.n_inputs * plan.block;
+        if (plan.compiled) return;
+        uint32_t* at = registers_ + p.n_registers * plan.block;
+        for (int v = p.n_inputs; v < p.n_inputs + p.n_constants; v++, at += W) {
+            const bool boolean = p.value_types[v] == BOOLEAN;
+            store(at, splat(boolean ? 0u - p.constants[v - p.n_inputs] : p.constants[v - p.n_inputs]));
+            values_[v] = {at, 0};
         }
         for (int n = 0; n < p.n_instructions; n++)
-            values_[p.n_inputs + p.n_constants + n] = {at + plan.slot[n] * plan.block, W};
+            values_[p.n_inputs + p.n_constants + n] = {registers_ + p.registers[n] * plan.block, W};
     }
 
     static size_t bytes(const Plan& plan) {
-        const int64_t words = (plan.p.n_inputs + plan.registers) * plan.block + plan.p.n_constants * W;
+        const int64_t words = (plan.p.n_inputs + plan.registers()) * plan.block + plan.p.n_constants * W;
         return header_bytes(plan) + size_t(words) * 4;
     }
 
@@ -176,22 +163,40 @@ class Machine {
     static size_t header_bytes(const Plan& plan) { return (size_t(plan.values()) * sizeof(Operand) + 63) / 64 * 64; }
 
     void block(int64_t e, int64_t n) {
-        const ScalarCode& p = plan_.p;
-        for (int i = 0; i < p.n_inputs; i++)
+        for (int i = 0; i < plan_.p.n_inputs; i++)
             if (plan_.walk[i] != Walk::same) input(i, e, n);
-        const int first = p.n_inputs + p.n_constants;
-        const int64_t vectors = (n + W - 1) / W;
+        if (plan_.compiled)
+            run_compiled(e, n);
+        else
+            run_code(e, n);
+    }
+
+    void run_code(int64_t e, int64_t n) {
+        const ScalarCode& p = plan_.p;
+        const Operand* results = values_ + p.n_inputs + p.n_constants;
         for (int k = 0; k < p.n_instructions; k++) {
             const uint16_t* c = p.code + 4 * k;
-            const Instruction& instruction = instructions[c[0]];
-            Operand x[3];
-            for (int a = 0; a < instruction.operands; a++) x[a] = values_[c[1 + a]];
-            instruction.loop(const_cast<uint32_t*>(values_[first + k].at), x, vectors);
+            const Operand x[3] = {values_[c[1]], values_[c[2]], values_[c[3]]};
+            loops[c[0]](const_cast<uint32_t*>(results[k].at), x, (n + W - 1) / W);
         }
-        for (int o = 0; o < p.n_outputs; o++) {
-            const Dtype d = plan_.m.output_dtypes[o];
-            store_elements(d, static_cast<uint8_t*>(plan_.m.outputs[o]) + e * dtype_size(d), values_[p.outputs[o]], n);
-        }
+        for (int o = 0; o < p.n_outputs; o++) store_elements(dtype(o), output(o, e), values_[p.outputs[o]], n);
+    }
+
+    // Compiled code stores canonical registers: into the output itself where that is 32 bits wide and room enough.
+    void run_compiled(int64_t e, int64_t n) {
+        const int outputs = plan_.p.n_outputs;
+        uint32_t* to[MAX_OUTPUTS];
+        for (int o = 0; o < outputs; o++)
+            to[o] = direct(dtype(o), n) ? static_cast<uint32_t*>(output(o, e)) : registers_ + o * plan_.block;
+        plan_.compiled((n + W - 1) / W, values_, to);
+        for (int o = 0; o < outputs; o++)
+            if (!direct(dtype(o), n)) store_elements(dtype(o), output(o, e), {to[o], W}, n);
+    }
+
+    static bool direct(Dtype d, int64_t n) { return dtype_size(d) == 4 && n % W == 0; }
+    Dtype dtype(int o) const { return plan_.m.output_dtypes[o]; }
+    void* output(int o, int64_t e) const {
+        return static_cast<uint8_t*>(plan_.m.outputs[o]) + e * dtype_size(dtype(o));
     }
 
     // Makes values_[i] the elements e .. e+n-1 of input i: in place if they are 32-bit, contiguous and whole vectors.
@@ -209,7 +214,7 @@ class Machine {
             load_elements(d, at(i, offset), 0, W, staged);
             values_[i] = {staged, 0};
             return;
-        } else if (dtype_size(d) == 4 && n % W == 0) {
+        } else if (direct(d, n)) {
             values_[i] = {static_cast<const uint32_t*>(at(i, offset)), W};
             return;
         } else {
@@ -254,24 +259,22 @@ class Machine {
 
     const Plan& plan_;
     Operand* values_;
-    uint32_t* staging_;
+    uint32_t *staging_, *registers_;
 };
 
-thread_local Scratch slots_scratch, machine_scratch;
+thread_local Scratch memory;
 
 }  // namespace
 
 void map(const MapArgs& m) {
-    const ScalarCode& p = *m.program;
-    const size_t values = size_t(p.n_inputs + p.n_constants + p.n_instructions);
-    int32_t* last = static_cast<int32_t*>(slots_scratch.get(values * 4 + size_t(p.n_instructions) * 4));
-    const Plan plan(m, reinterpret_cast<uint16_t*>(last + values), last);
-    const int64_t n = plan.box.elements, work = n * (p.n_instructions + p.n_inputs + p.n_outputs);
-    const int64_t share = work < (1 << 19) ? n : std::max<int64_t>(plan.block, n / (4 * get_threads()));
-    const int64_t chunk = (share + plan.block - 1) / plan.block * plan.block;
+    const Plan plan(m);
+    const int64_t n = plan.box.elements;
     if (n == 0) return;
+    const int64_t loops_each = plan.compiled ? 4 + plan.p.n_instructions / 4 : 4 + plan.p.n_instructions;
+    const int64_t share = n * loops_each < PARALLEL_WORK ? n : std::max(plan.block, n / (4 * get_threads()));
+    const int64_t chunk = (share + plan.block - 1) / plan.block * plan.block;
     parallel_for((n + chunk - 1) / chunk, [&](int64_t i) {
-        Machine(plan, static_cast<uint8_t*>(machine_scratch.get(Machine::bytes(plan))))
+        Machine(plan, static_cast<uint8_t*>(memory.get(Machine::bytes(plan))))
             .run(i * chunk, std::min(n, (i + 1) * chunk));
     });
 }

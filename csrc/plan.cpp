@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "scalar_code.h"
 #include "threads.h"
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -12,6 +13,7 @@ namespace gv {
 
 struct Plan::Scalar {
     ScalarProgramData data;
+    std::vector<uint16_t> registers;
     ScalarCode code;
 };
 
@@ -54,7 +56,10 @@ int Plan::scalar_program(ScalarProgramData data) {
     const ScalarProgramData& d = s->data;
     s->code = {d.inputs,           int(d.constants.size()), int(d.code.size() / 4), int(d.outputs.size()),
                d.constants.data(), d.code.data(),           d.outputs.data(),       d.types.data(),
-               d.compiled};
+               nullptr,            0,                       -1};
+    s->code.n_registers = allocate_registers(s->code, s->registers);
+    s->code.registers = s->registers.data();
+    s->code.compiled = find_published(s->code);
     scalars_.push_back(std::move(s));
     return int(scalars_.size()) - 1;
 }

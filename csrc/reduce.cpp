@@ -1,9 +1,9 @@
 // reduce: sum, max, min, argmax, argmin over some axes.
 //
 // The order of a sum of n values: value i goes to lane i mod 64; a lane starts at -0 (the exact identity) and adds its
-// values in ascending i; lanes fold 32, 16, 8, 4, 2, 1 (lane l += lane l + h). 65,536 values are a segment; segments add
-// left to right. 64 lanes are whole vectors on every instruction set, so the order is the same on all; rows, columns
-// and segments are independent, so threads change nothing. max and min do not depend on an order.
+// values in ascending i; lanes fold 32, 16, 8, 4, 2, 1 (lane l += lane l + h). 65,536 values are a segment; segments
+// add left to right. 64 lanes are whole vectors on every instruction set, so the order is the same on all; rows,
+// columns and segments are independent, so threads change nothing. max and min do not depend on an order.
 #include <algorithm>
 
 #include "scalar_ops.h"
@@ -50,44 +50,56 @@ struct Walk {
 };
 
 // How values of register type V join; `identity` leaves every value as it is.
-template <class V> struct Add;
-template <> struct Add<F> {
+template <class V>
+struct Add;
+template <>
+struct Add<F> {
     static F identity() { return (F)splat(0x80000000u); }
     static F join(F a, F b) { return a + b; }
 };
-template <> struct Add<U> {
+template <>
+struct Add<U> {
     static U identity() { return U{}; }
     static U join(U a, U b) { return a + b; }
 };
-template <class V> struct Max;
-template <> struct Max<F> {
+template <class V>
+struct Max;
+template <>
+struct Max<F> {
     static F identity() { return (F)splat(0xFF800000u); }
     static F join(F a, F b) { return max_f32(a, b); }
 };
-template <> struct Max<I> {
+template <>
+struct Max<I> {
     static I identity() { return I{} + INT32_MIN; }
     static I join(I a, I b) { return max_i32(a, b); }
 };
-template <> struct Max<U> {
+template <>
+struct Max<U> {
     static U identity() { return U{}; }
     static U join(U a, U b) { return max_u32(a, b); }
 };
-template <class V> struct Min;
-template <> struct Min<F> {
+template <class V>
+struct Min;
+template <>
+struct Min<F> {
     static F identity() { return (F)splat(0x7F800000u); }
     static F join(F a, F b) { return min_f32(a, b); }
 };
-template <> struct Min<I> {
+template <>
+struct Min<I> {
     static I identity() { return I{} + INT32_MAX; }
     static I join(I a, I b) { return min_i32(a, b); }
 };
-template <> struct Min<U> {
+template <>
+struct Min<U> {
     static U identity() { return splat(0xFFFFFFFFu); }
     static U join(U a, U b) { return min_u32(a, b); }
 };
 
 // 64 lanes.
-template <class V, class Op> struct Lanes {
+template <class V, class Op>
+struct Lanes {
     V v[Q_LANES];
 
     Lanes() {
@@ -131,7 +143,8 @@ struct Job {
 
 // Calls use(registers, n) over the reduced values [begin, end) of one output, in order, in pieces that are multiples of
 // 64 but for the last: in place where they are 32-bit and contiguous, else converted or gathered into `stage`.
-template <class Use> void stream(const Job& job, int64_t base, int64_t begin, int64_t end, Use&& use) {
+template <class Use>
+void stream(const Job& job, int64_t base, int64_t begin, int64_t end, Use&& use) {
     const Dtype d = job.r.x_dtype;
     const int64_t inner = job.reduced.inner(), step = job.reduced.step();
     if (job.size == 4 && step == 1 && job.reduced.rank == 1)
@@ -149,14 +162,16 @@ template <class Use> void stream(const Job& job, int64_t base, int64_t begin, in
     }
 }
 
-template <class V, class Op> uint32_t fold_range(const Job& job, int64_t base, int64_t begin, int64_t end) {
+template <class V, class Op>
+uint32_t fold_range(const Job& job, int64_t base, int64_t begin, int64_t end) {
     Lanes<V, Op> lanes;
     stream(job, base, begin, end, [&](const uint32_t* x, int64_t n) { lanes.take(x, n); });
     return lanes.fold();
 }
 
 // The segments' results, left to right.
-template <class V, class Op> uint32_t join_segments(const uint32_t* parts, int64_t n) {
+template <class V, class Op>
+uint32_t join_segments(const uint32_t* parts, int64_t n) {
     V total = (V)splat(parts[0]);
     for (int64_t s = 1; s < n; s++) total = Op::join(total, (V)splat(parts[s]));
     return ((U)total)[0];
@@ -169,7 +184,8 @@ void put(const Job& job, int64_t o, uint32_t bits) {
 }
 
 // Calls f(first, last) over [0, n) in shares of work worth a thread each.
-template <class Call> void share(int64_t n, int64_t work_each, Call&& f) {
+template <class Call>
+void share(int64_t n, int64_t work_each, Call&& f) {
     const int64_t fewest = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(work_each, 1));
     const int64_t chunk = std::max(fewest, n / (4 * get_threads()) + 1);
     parallel_for((n + chunk - 1) / chunk, [&](int64_t i) { f(i * chunk, std::min(n, (i + 1) * chunk)); });
@@ -178,7 +194,8 @@ template <class Call> void share(int64_t n, int64_t work_each, Call&& f) {
 thread_local Scratch parts_scratch;
 
 // Rows: each output walks its own values.
-template <class V, class Op> void rows(const Job& job) {
+template <class V, class Op>
+void rows(const Job& job) {
     const int64_t n = job.reduced.elements, segments = (n + SEGMENT - 1) / SEGMENT;
     if (segments > 1 && job.kept.elements < 2 * get_threads()) {
         uint32_t* parts = static_cast<uint32_t*>(parts_scratch.get(size_t(segments) * 4));
@@ -206,7 +223,8 @@ template <class V, class Op> void rows(const Job& job) {
 }
 
 // The position of the first NaN, else of the first of the largest (smallest) values.
-template <class V, class Op> void positions(const Job& job) {
+template <class V, class Op>
+void positions(const Job& job) {
     share(job.kept.elements, job.reduced.elements, [&](int64_t first, int64_t last) {
         for (int64_t o = first; o < last; o++) {
             const int64_t base = job.kept.offset(o), n = job.reduced.elements;
@@ -224,21 +242,28 @@ template <class V, class Op> void positions(const Job& job) {
     });
 }
 
-template <template <class> class Op, bool position> void by_register(const Job& job) {
+template <template <class> class Op, bool position>
+void by_register(const Job& job) {
     auto run = [&](auto v) {
         using V = decltype(v);
-        if constexpr (position) positions<V, Op<V>>(job);
-        else rows<V, Op<V>>(job);
+        if constexpr (position)
+            positions<V, Op<V>>(job);
+        else
+            rows<V, Op<V>>(job);
     };
     switch (job.r.x_dtype) {
-        case Dtype::i32: return run(I{});
+        case Dtype::i32:
+            return run(I{});
         case Dtype::u32:
         case Dtype::u8:
-        case Dtype::boolean: return run(U{});
-        default: return run(F{});
+        case Dtype::boolean:
+            return run(U{});
+        default:
+            return run(F{});
     }
 }
-template <> struct Add<I> : Add<U> {
+template <>
+struct Add<I> : Add<U> {
     static I identity() { return I{}; }
     static I join(I a, I b) { return add_i32(a, b); }
 };
@@ -253,11 +278,16 @@ void reduce(const ReduceArgs& r) {
         return;
     }
     switch (r.op) {
-        case Reduction::sum: return by_register<Add, false>(job);
-        case Reduction::max: return by_register<Max, false>(job);
-        case Reduction::min: return by_register<Min, false>(job);
-        case Reduction::argmax: return by_register<Max, true>(job);
-        case Reduction::argmin: return by_register<Min, true>(job);
+        case Reduction::sum:
+            return by_register<Add, false>(job);
+        case Reduction::max:
+            return by_register<Max, false>(job);
+        case Reduction::min:
+            return by_register<Min, false>(job);
+        case Reduction::argmax:
+            return by_register<Max, true>(job);
+        case Reduction::argmin:
+            return by_register<Min, true>(job);
     }
 }
 

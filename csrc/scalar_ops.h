@@ -1,6 +1,7 @@
 // What every operation of scalar programs computes, lane by lane, and how elements are loaded and stored.
-// One function an operation, named as in program/scalar.py with '.' as '_'; the definition in words is docs/numerics.md.
-// A NaN may have any payload inside a register: `canonical` makes it the one NaN wherever its bits can be seen.
+// One function an operation, named as in program/scalar.py with '.' as '_'; the definition in words is
+// docs/numerics.md. A NaN may have any payload inside a register: `canonical` makes it the one NaN wherever its bits
+// can be seen.
 #pragma once
 #include "kernels.h"
 #include "simd.h"
@@ -193,35 +194,57 @@ inline H narrow_f16(F a) {
 }
 
 // One vector of registers from W elements at p, and back.
-template <Dtype D> inline U load_element(const void* p) {
-    if constexpr (D == Dtype::bf16) return widen_bf16(load<H>(static_cast<const uint16_t*>(p)));
-    else if constexpr (D == Dtype::f16) return widen_f16(load<H>(static_cast<const uint16_t*>(p)));
-    else if constexpr (D == Dtype::u8) return __builtin_convertvector(load<Q>(static_cast<const uint8_t*>(p)), U);
+template <Dtype D>
+inline U load_element(const void* p) {
+    if constexpr (D == Dtype::bf16)
+        return widen_bf16(load<H>(static_cast<const uint16_t*>(p)));
+    else if constexpr (D == Dtype::f16)
+        return widen_f16(load<H>(static_cast<const uint16_t*>(p)));
+    else if constexpr (D == Dtype::u8)
+        return __builtin_convertvector(load<Q>(static_cast<const uint8_t*>(p)), U);
     else if constexpr (D == Dtype::boolean)
         return (U)(__builtin_convertvector(load<Q>(static_cast<const uint8_t*>(p)), U) != U{});
-    else return load<U>(static_cast<const uint32_t*>(p));
+    else
+        return load<U>(static_cast<const uint32_t*>(p));
 }
-template <Dtype D> inline void store_element(void* p, U v) {
-    if constexpr (D == Dtype::f32) store(static_cast<uint32_t*>(p), canonical((F)v));
-    else if constexpr (D == Dtype::bf16) store(static_cast<uint16_t*>(p), narrow_bf16((F)v));
-    else if constexpr (D == Dtype::f16) store(static_cast<uint16_t*>(p), narrow_f16((F)v));
-    else if constexpr (D == Dtype::u8) store(static_cast<uint8_t*>(p), __builtin_convertvector(v, Q));
+template <Dtype D>
+inline void store_element(void* p, U v) {
+    if constexpr (D == Dtype::f32)
+        store(static_cast<uint32_t*>(p), canonical((F)v));
+    else if constexpr (D == Dtype::bf16)
+        store(static_cast<uint16_t*>(p), narrow_bf16((F)v));
+    else if constexpr (D == Dtype::f16)
+        store(static_cast<uint16_t*>(p), narrow_f16((F)v));
+    else if constexpr (D == Dtype::u8)
+        store(static_cast<uint8_t*>(p), __builtin_convertvector(v, Q));
     else if constexpr (D == Dtype::boolean)
         store(static_cast<uint8_t*>(p), __builtin_convertvector(v & splat(1u), Q));
-    else store(static_cast<uint32_t*>(p), v);
+    else
+        store(static_cast<uint32_t*>(p), v);
 }
 
 // Calls body(std::integral_constant<Dtype, D>) for the dtype at run time.
-template <Dtype D> struct DtypeConstant { static constexpr Dtype value = D; };
-template <class Body> inline void with_dtype(Dtype d, Body&& body) {
+template <Dtype D>
+struct DtypeConstant {
+    static constexpr Dtype value = D;
+};
+template <class Body>
+inline void with_dtype(Dtype d, Body&& body) {
     switch (d) {
-        case Dtype::f32: return body(DtypeConstant<Dtype::f32>{});
-        case Dtype::bf16: return body(DtypeConstant<Dtype::bf16>{});
-        case Dtype::f16: return body(DtypeConstant<Dtype::f16>{});
-        case Dtype::i32: return body(DtypeConstant<Dtype::i32>{});
-        case Dtype::u32: return body(DtypeConstant<Dtype::u32>{});
-        case Dtype::u8: return body(DtypeConstant<Dtype::u8>{});
-        case Dtype::boolean: return body(DtypeConstant<Dtype::boolean>{});
+        case Dtype::f32:
+            return body(DtypeConstant<Dtype::f32>{});
+        case Dtype::bf16:
+            return body(DtypeConstant<Dtype::bf16>{});
+        case Dtype::f16:
+            return body(DtypeConstant<Dtype::f16>{});
+        case Dtype::i32:
+            return body(DtypeConstant<Dtype::i32>{});
+        case Dtype::u32:
+            return body(DtypeConstant<Dtype::u32>{});
+        case Dtype::u8:
+            return body(DtypeConstant<Dtype::u8>{});
+        case Dtype::boolean:
+            return body(DtypeConstant<Dtype::boolean>{});
     }
 }
 
@@ -234,7 +257,8 @@ typedef void (*PublishedLoop)(int64_t vectors, const Operand* x, uint32_t* const
 
 // n elements, `stride` apart, into registers at dst, which has room for whole vectors; the last one is filled up with
 // zeros.
-template <Dtype D> inline void load_elements(const uint8_t* src, int64_t stride, int64_t n, uint32_t* dst) {
+template <Dtype D>
+inline void load_elements(const uint8_t* src, int64_t stride, int64_t n, uint32_t* dst) {
     constexpr int size = dtype_size(D);
     int64_t i = 0;
     if (stride == 1)

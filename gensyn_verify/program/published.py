@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gensyn_verify.program import functions
 from gensyn_verify.program.scalar import Scalar, ScalarBuilder, ScalarProgram
 from gensyn_verify.program.types import Reg
 
@@ -26,5 +27,7 @@ PUBLISHED: dict[str, ScalarProgram] = {
     "mul": trace(lambda x, y: x * y, F, F),
     "div": trace(lambda x, y: x / y, F, F),
     "square": trace(lambda x: x * x, F),
+    "exp": trace(functions.exp, F),
+    "exp_difference": trace(lambda x, m: functions.exp(x - m), F, F),
     "relu": trace(lambda x: x.max(0.0), F),
 }

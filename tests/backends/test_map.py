@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,10 +9,12 @@ from hypothesis import strategies as st
 from native import check_against_reference
 from strategies import broadcastable, random_tensor, scalar_programs, storage
 
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, ScalarProgram, TensorType
-from gensyn_verify.program import ops
+from gensyn_verify import _native
+from gensyn_verify.program import Dtype, Program, Reg, ScalarProgram, TensorType, ops
 from gensyn_verify.program.program import Input, Node, Output
 from gensyn_verify.program.published import PUBLISHED
+
+NARROW = {Reg.f32: Dtype.bf16, Reg.i32: Dtype.i32, Reg.u32: Dtype.u8, Reg.boolean: Dtype.boolean}
 
 
 def one_map(scalar: ScalarProgram, types: list[TensorType], shape: tuple[int, ...], dtypes: list[Dtype]) -> Program:
@@ -43,3 +42,18 @@ def test_random_scalar_programs_give_the_bits_of_the_definition(data: st.DataObj
     types = [TensorType(data.draw(storage(r)), data.draw(broadcastable(shape))) for r in scalar.inputs]
     dtypes = [data.draw(storage(r)) for r in scalar.output_types]
     check(scalar, types, shape, dtypes, data.draw(st.integers(0, 1 << 32)))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_compiled_programs_and_the_virtual_machine_give_the_bits_of_the_definition(name: str, compiled: bool) -> None:
+    scalar = PUBLISHED[name]
+    _native.use_published(compiled)
+    try:
+        for seed, shape in enumerate([(5,), (64,), (3, 700), (2, 3, 16)]):
+            types = [TensorType(Dtype[r.name], shape) for r in scalar.inputs]
+            check(scalar, types, shape, [Dtype[r.name] for r in scalar.output_types], seed)
+            narrow = [TensorType(NARROW[r], shape[-1:]) for r in scalar.inputs]
+            check(scalar, narrow, shape, [NARROW[r] for r in scalar.output_types], seed)
+    finally:
+        _native.use_published(True)
