@@ -19,12 +19,12 @@
 namespace gv::GV_ISA {
 namespace {
 
-constexpr int64_t K_BLOCK = 512;                    // the numerics
-constexpr int64_t A_BLOCK = 176 << 10;              // floats of a packed block of a
-constexpr int64_t N_BLOCK = 43 * 48 / NR * NR;      // columns of a packed block of b
-constexpr int64_t STAGED = 1 << 20;                 // floats of results that cannot go straight to c
-constexpr int64_t DIRECT_A = 3 * NR, DIRECT_B = MR;  // up to so many columns (rows), packing a (b) does not pay
-constexpr int64_t PARALLEL = 256 << 10;             // multiply-adds worth waking another thread for
+constexpr int64_t K_BLOCK = 512;                          // the numerics
+constexpr int64_t A_BLOCK = 176 << 10;                    // floats of a packed block of a
+constexpr int64_t N_BLOCK = 43 * 48 / NR * NR;            // columns of a packed block of b
+constexpr int64_t STAGED = 1 << 20;                       // floats of results that cannot go straight to c
+constexpr int64_t DIRECT_A = 3 * NR, DIRECT_B = 16 * MR;  // up to so many columns (rows), packing a (b) does not pay
+constexpr int64_t PARALLEL = 256 << 10;                   // multiply-adds worth waking another thread for
 
 int64_t block_end(int64_t begin, int64_t k) { return k - begin <= K_BLOCK + K_BLOCK / 2 ? k : begin + K_BLOCK; }
 
@@ -66,7 +66,8 @@ struct Panels {
 };
 
 // Packs each block once: a block that the next tile asks for again is still there.
-template <int width> class Packer {
+template <int width>
+class Packer {
   public:
     void reset() { data_ = nullptr; }
     Panels block(const Side& x, int64_t rows, int64_t panel, int64_t count, bool in_place) {
@@ -139,11 +140,13 @@ void store_staged(const Product& p, int64_t s, const Box& box, const float* stag
                            Operand{reinterpret_cast<const uint32_t*>(staged), W}, box.j.size());
         return;
     }
-    alignas(64) float line[(2 * W)];
-    for (int64_t j = 0; j < box.j.size(); j++) {
-        for (int64_t i = 0; i < box.i.size(); i++) line[i] = staged[i * row + j];
-        store_elements(p.c_dtype, c + ((box.j.begin + j) * p.m + box.i.begin) * size,
-                       Operand{reinterpret_cast<const uint32_t*>(line), W}, box.i.size());
+    for (int64_t j = 0; j < box.j.size(); j += W) {
+        F r[W];  // m is less than W here
+        for (int i = 0; i < W; i++) r[i] = i < box.i.size() ? load<F>(staged + i * row + j) : F{};
+        transpose(r);
+        for (int64_t column = 0; column < std::min<int64_t>(W, box.j.size() - j); column++)
+            store_elements(p.c_dtype, c + ((box.j.begin + j + column) * p.m + box.i.begin) * size,
+                           Operand{reinterpret_cast<const uint32_t*>(&r[column]), W}, box.i.size());
     }
 }
 
@@ -165,9 +168,11 @@ void compute(const Product& p, const Box& box) {
             }
 }
 
-// Few columns fill few lanes: vectors then run along m, unless transposing all of a costs more than the lanes saved.
-bool better_exchanged(const DotArgs& d) {
-    return d.n < d.m && d.n <= (d.transpose_a ? W - 1 : W / 2);
+// Few columns fill few lanes: vectors then run along m, where the lanes saved pay for transposing c, and a where its
+// rows run along k. In units of one lane for one multiply-add.
+bool better_exchanged(const Product& p) {
+    const int64_t as_given = divide_up(p.n, W) * W * p.k, packing = p.a.row == 1 ? 0 : 6 * p.k;
+    return p.n < std::min<int64_t>(p.m, W) && p.n * p.k + packing + (p.n > 1 ? 16 * p.n : 0) < as_given;
 }
 
 Product describe(const DotArgs& d) {
@@ -175,7 +180,7 @@ Product describe(const DotArgs& d) {
     const Side b{d.b, d.b_dtype, d.transpose_b ? d.k : 1, d.transpose_b ? 1 : d.n, d.b_batch_stride};
     Product p{d.batch, d.m, d.n, d.k, a, b, d.c, d.c_dtype, false};
     if (d.b_batch_stride == 0 && !d.transpose_a && d.a_batch_stride == d.m * d.k) p.m *= p.batch, p.batch = 1;
-    if (better_exchanged(d)) std::swap(p.a, p.b), std::swap(p.m, p.n), p.exchanged = true;
+    if (better_exchanged(p)) std::swap(p.a, p.b), std::swap(p.m, p.n), p.exchanged = true;
     return p;
 }
 

@@ -9,8 +9,8 @@
 namespace gv {
 namespace {
 
-// One side of a product: element (r, k) is data[r * row + k * step], r being a row of a or a column of b. One of the two
-// strides is 1.
+// One side of a product: element (r, k) is data[r * row + k * step], r being a row of a or a column of b. One of the
+// two strides is 1.
 struct Side {
     const void* data;
     Dtype dtype;
@@ -24,8 +24,12 @@ struct Side {
     const float* floats() const { return static_cast<const float*>(data); }
 };
 
-template <Dtype D> inline F load_widened(const char* p) { return (F)load_element<D>(p); }
-template <Dtype D> inline F load_first_widened(const char* p, int n) {
+template <Dtype D>
+inline F load_widened(const char* p) {
+    return (F)load_element<D>(p);
+}
+template <Dtype D>
+inline F load_first_widened(const char* p, int n) {
     if constexpr (D == Dtype::f32) return load_first(reinterpret_cast<const float*>(p), n);
     alignas(64) char part[W * 4] = {};
     std::memcpy(part, p, size_t(n) * dtype_size(D));
@@ -45,18 +49,25 @@ struct LowHalves {  // a0 a1 b0 b1
 struct HighHalves {  // a2 a3 b2 b3
     static constexpr int at(int i) { return LowHalves::at(i) + 2; }
 };
-template <int h> struct LowBlocks {  // every other block of h lanes: a's even ones, b's in between
+template <int h>
+struct LowBlocks {  // every other block of h lanes: a's even ones, b's in between
     static constexpr int at(int i) { return i & h ? W + i - h : i; }
 };
-template <int h> struct HighBlocks {  // b's odd ones, a's in between
+template <int h>
+struct HighBlocks {  // b's odd ones, a's in between
     static constexpr int at(int i) { return i & h ? W + i : i + h; }
 };
-template <class Order, int... i> inline F shuffle(F a, F b, std::integer_sequence<int, i...>) {
+template <class Order, int... i>
+inline F shuffle(F a, F b, std::integer_sequence<int, i...>) {
     return __builtin_shufflevector(a, b, Order::at(i)...);
 }
-template <class Order> inline F shuffle(F a, F b) { return shuffle<Order>(a, b, std::make_integer_sequence<int, W>()); }
+template <class Order>
+inline F shuffle(F a, F b) {
+    return shuffle<Order>(a, b, std::make_integer_sequence<int, W>());
+}
 
-template <int h, int R> inline void exchange_blocks(F (&r)[R]) {
+template <int h, int R>
+inline void exchange_blocks(F (&r)[R]) {
     if constexpr (h < R) {
 #pragma GCC unroll 16
         for (int i = 0; i < R; i++) {
@@ -69,7 +80,8 @@ template <int h, int R> inline void exchange_blocks(F (&r)[R]) {
 }
 
 // R rows of W values become R vectors: group g of R lanes of vector c is column g * R + c. R is 4, 8 or 16.
-template <int R> inline void transpose(F (&r)[R]) {
+template <int R>
+inline void transpose(F (&r)[R]) {
 #pragma GCC unroll 4
     for (int i = 0; i < R; i += 4) {
         const F low01 = shuffle<LowPairs>(r[i], r[i + 1]), low23 = shuffle<LowPairs>(r[i + 2], r[i + 3]);
@@ -80,9 +92,10 @@ template <int R> inline void transpose(F (&r)[R]) {
     exchange_blocks<4>(r);
 }
 
-// Up to R rows, contiguous along k, into a panel `width` wide. A store of R lanes may spill past the panel's row into the
-// next k, which is written later; the last one spills past the panel.
-template <Dtype D, int R> void pack_rows(int rows, int64_t count, const Side& x, float* out, int width) {
+// Up to R rows, contiguous along k, into a panel `width` wide. A store of R lanes may spill past the panel's row into
+// the next k, which is written later; the last one spills past the panel.
+template <Dtype D, int R>
+void pack_rows(int rows, int64_t count, const Side& x, float* out, int width) {
     constexpr int size = dtype_size(D);
     const char* source = static_cast<const char*>(x.data);
     for (int64_t k = 0; k < count; k += W) {
@@ -104,7 +117,8 @@ template <Dtype D, int R> void pack_rows(int rows, int64_t count, const Side& x,
 
 // Rows contiguous along the panel: a copy. k goes in runs of 16, so that reads stay on few pages while every panel
 // gets long sequential writes.
-template <Dtype D, int width> void pack_columns(int64_t rows, int panel, int64_t count, const Side& x, float* out) {
+template <Dtype D, int width>
+void pack_columns(int64_t rows, int panel, int64_t count, const Side& x, float* out) {
     constexpr int64_t RUN = 16;
     const char* source = static_cast<const char*>(x.data);
     for (int64_t k0 = 0; k0 < count; k0 += RUN)
@@ -125,7 +139,8 @@ template <Dtype D, int width> void pack_columns(int64_t rows, int panel, int64_t
 
 // `rows` x `count` (k) elements of x into panels of `panel` rows each, laid out `width` apart for every k. `out` needs
 // panels * width * count floats and W more.
-template <int width> void pack(const Side& x, int64_t rows, int panel, int64_t count, float* out) {
+template <int width>
+void pack(const Side& x, int64_t rows, int panel, int64_t count, float* out) {
     constexpr int R = width >= W ? W : width > 8 ? 16 : width > 4 ? 8 : 4;
     with_dtype(x.dtype, [&](auto dtype) {
         constexpr Dtype D = dtype.value;

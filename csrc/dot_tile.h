@@ -22,36 +22,51 @@ constexpr int NR = NV * W;
 constexpr int PREFETCH = 16;  // k steps
 
 struct TileArgs {
-    int64_t k;                   // steps
-    const float* a;              // a[i * a_row + k * a_step]; packed: a_row = 1, a_step = MR
-    int64_t a_row, a_step;       //
-    const float* b;              // b[k * b_step + j]; packed: b_step = NR
-    int64_t b_step;              //
-    float* c;                    // c[i * c_row + j]
-    int64_t c_row;               //
-    int last;                    // lanes in use of the last vector, 1 to W
+    int64_t k;                     // steps
+    const float* a;                // a[i * a_row + k * a_step]; packed: a_row = 1, a_step = MR
+    int64_t a_row, a_step;         //
+    const float* b;                // b[k * b_step + j]; packed: b_step = NR
+    int64_t b_step;                //
+    float* c;                      // c[i * c_row + j]
+    int64_t c_row;                 //
+    int last;                      // lanes in use of the last vector, 1 to W
     bool first_block, last_block;  // c starts here; c is complete after this
 };
 
-template <int nv> inline F load_row(const float* p, int j, int last) {
+template <int nv>
+inline F load_row(const float* p, int j, int last) {
     return j == nv - 1 && last != W ? load_first(p + j * W, last) : load<F>(p + j * W);
 }
 
-// c = block sums, or c + block sums; NaN becomes canonical where c is complete.
-template <int mr, int nv> inline void finish(const TileArgs& t, F (&acc)[mr][nv]) {
+// c = block sums, or c + block sums; NaN becomes canonical where c is complete. Loops are unrolled so that sums stay in
+// registers.
+template <int mr, int nv>
+inline void finish(const TileArgs& t, F (&acc)[mr][nv]) {
+    if (!t.first_block) {
+#pragma GCC unroll 16
+        for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < nv; j++) acc[i][j] = load_row<nv>(t.c + i * t.c_row, j, t.last) + acc[i][j];
+    }
+    if (t.last_block) {
+#pragma GCC unroll 16
+        for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < nv; j++) acc[i][j] = canonical(acc[i][j]);
+    }
+#pragma GCC unroll 16
     for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
         for (int j = 0; j < nv; j++) {
-            float* c = t.c + i * t.c_row;
-            F sum = t.first_block ? acc[i][j] : load_row<nv>(c, j, t.last) + acc[i][j];
-            if (t.last_block) sum = canonical(sum);
             if (j == nv - 1 && t.last != W)
-                store_first(c + j * W, sum, t.last);
+                store_first(t.c + i * t.c_row + j * W, acc[i][j], t.last);
             else
-                store(c + j * W, sum);
+                store(t.c + i * t.c_row + j * W, acc[i][j]);
         }
 }
 
-template <int mr, int nv, bool packed_a, bool packed_b> __attribute__((noinline)) void tile(const TileArgs& t) {
+template <int mr, int nv, bool packed_a, bool packed_b>
+__attribute__((noinline)) void tile(const TileArgs& t) {
     F acc[mr][nv];
 #pragma GCC unroll 16
     for (int i = 0; i < mr; i++)
@@ -69,7 +84,7 @@ template <int mr, int nv, bool packed_a, bool packed_b> __attribute__((noinline)
         F row[nv];
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++) {
-            if (packed_b) __builtin_prefetch(b + PREFETCH * NR + j * W);
+            if (packed_b || mr > MR / 2) __builtin_prefetch(b + PREFETCH * b_step + j * W);
             row[j] = load_row<nv>(b, j, last);
         }
 #pragma GCC unroll 16
@@ -99,8 +114,10 @@ constexpr std::array<std::array<Tile, MR>, NV> tiles(std::integer_sequence<int, 
 
 // tile<mr, nv, packed_a, packed_b> at [packed_a][packed_b][nv - 1][mr - 1]
 constexpr std::array<std::array<Tile, MR>, NV> TILES[2][2] = {
-    {tiles<false, false>(std::make_integer_sequence<int, NV>()), tiles<false, true>(std::make_integer_sequence<int, NV>())},
-    {tiles<true, false>(std::make_integer_sequence<int, NV>()), tiles<true, true>(std::make_integer_sequence<int, NV>())},
+    {tiles<false, false>(std::make_integer_sequence<int, NV>()),
+     tiles<false, true>(std::make_integer_sequence<int, NV>())},
+    {tiles<true, false>(std::make_integer_sequence<int, NV>()),
+     tiles<true, true>(std::make_integer_sequence<int, NV>())},
 };
 
 }  // namespace
