@@ -20,9 +20,9 @@ from gensyn_verify.program.scalar import ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg
 
 NAN = np.uint32(0x7FC00000).view(np.float32)
-DOT_BLOCK = 512
+DOT_BLOCK = 128
 SUM_LANES = 64
-SUM_SEGMENT = 65536
+SUM_SEGMENT = 2048
 _REGISTER = {Reg.f32: np.float32, Reg.i32: np.int32, Reg.u32: np.uint32, Reg.boolean: np.bool_}
 
 
@@ -141,7 +141,7 @@ def run_map(op: ops.Map, scalar: ScalarProgram, inputs: list[Array], dtypes: lis
 
 
 def dot_blocks(k: int) -> Iterator[tuple[int, int]]:
-    """The blocks [start, end) of k: 512 each; a remainder of at most 256 joins the last full block."""
+    """The blocks [start, end) of k: 128 each; a remainder of at most 64 joins the last full block (k <= 192 is one)."""
     start = 0
     while k - start > DOT_BLOCK + DOT_BLOCK // 2:
         yield start, start + DOT_BLOCK
@@ -173,23 +173,31 @@ def run_dot(op: ops.Dot, a: Array, b: Array, shape: tuple[int, ...]) -> Array:
     return narrow(out, op.dtype)
 
 
-def reduce_sum(x: Array) -> Array:
-    """Sum over the last axis. Element i goes to lane i mod 64; lanes start at -0, the exact identity, and take their
-    elements in ascending order; lanes fold 32, 16, ... 1. Each 65,536 elements are a segment; segment sums are added
-    left to right. The empty sum is +0.
+def sum_segment(x: Array) -> Array:
+    """Sum of at most 2,048 values over the last axis: element i goes to lane i mod 64; lanes start at -0, the exact
+    identity of addition, and take their elements in ascending order; then lane l takes lane l + h, h = 32, 16, ... 1.
     """
-    total = None
-    for start in range(0, x.shape[-1], SUM_SEGMENT):
-        lanes = np.full((*x.shape[:-1], SUM_LANES), -0.0 if x.dtype == np.float32 else 0, x.dtype)
-        for i in range(start, min(start + SUM_SEGMENT, x.shape[-1]), SUM_LANES):
-            part = x[..., i : min(i + SUM_LANES, start + SUM_SEGMENT)]
-            lanes[..., : part.shape[-1]] += part
-        half = SUM_LANES // 2
-        while half:
-            lanes[..., :half] += lanes[..., half : 2 * half]
-            half //= 2
-        total = lanes[..., 0] if total is None else total + lanes[..., 0]
-    return np.zeros(x.shape[:-1], x.dtype) if total is None else total
+    lanes = np.full((*x.shape[:-1], SUM_LANES), -0.0 if x.dtype == np.float32 else 0, x.dtype)
+    for i in range(0, x.shape[-1], SUM_LANES):
+        part = x[..., i : i + SUM_LANES]
+        lanes[..., : part.shape[-1]] += part
+    half = SUM_LANES // 2
+    while half:
+        lanes[..., :half] += lanes[..., half : 2 * half]
+        half //= 2
+    return lanes[..., 0]
+
+
+def reduce_sum(x: Array) -> Array:
+    """Sum over the last axis: every 2,048 values are a segment, and the segments' sums are summed by the same rule
+    until one is left. The empty sum is +0.
+    """
+    n = x.shape[-1]
+    if n == 0:
+        return np.zeros(x.shape[:-1], x.dtype)
+    if n <= SUM_SEGMENT:
+        return sum_segment(x)
+    return reduce_sum(np.stack([sum_segment(x[..., i : i + SUM_SEGMENT]) for i in range(0, n, SUM_SEGMENT)], -1))
 
 
 def reduce_extreme(x: Array, name: str) -> Array:

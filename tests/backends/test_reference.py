@@ -118,11 +118,11 @@ def test_philox_gives_the_published_known_answers(
 @pytest.mark.parametrize(
     ("k", "lengths"),
     [
-        (0, []), (1, [1]), (512, [512]), (768, [768]), (769, [512, 257]), (1024, [512, 512]), (1280, [512, 768]),
-        (1281, [512, 512, 257]), (4096, [512] * 8), (4352, [512] * 7 + [768]),
+        (0, []), (1, [1]), (128, [128]), (192, [192]), (193, [128, 65]), (256, [128, 128]), (320, [128, 192]),
+        (321, [128, 128, 65]), (1024, [128] * 8), (1088, [128] * 7 + [192]),
     ],
 )  # fmt: skip
-def test_dot_blocks_have_257_to_768_values(k: int, lengths: list[int]) -> None:
+def test_dot_blocks_have_65_to_192_values(k: int, lengths: list[int]) -> None:
     blocks = list(reference.dot_blocks(k))
     assert [end - start for start, end in blocks] == lengths
     assert [start for start, _ in blocks] == [sum(lengths[:i]) for i in range(len(lengths))]
@@ -131,11 +131,15 @@ def test_dot_blocks_have_257_to_768_values(k: int, lengths: list[int]) -> None:
 def test_sum_keeps_the_sign_of_zero_and_starts_segments_anew() -> None:
     assert np.signbit(reference.reduce_sum(np.full((1, 3), -0.0, np.float32))[0])
     assert not np.signbit(reference.reduce_sum(np.zeros((1, 0), np.float32))[0])
-    x = np.zeros((1, 65537), np.float32)
-    x[0, 0], x[0, 65536] = 2.0**24, 1.0  # the last element is a segment of its own and is lost against 2^24
+    x = np.zeros((1, 2048 * 64 + 1), np.float32)
+    x[0, 0], x[0, 64] = 2.0**24, 1.0  # one lane: 2^24 + 1 rounds back to 2^24
     assert reference.reduce_sum(x)[0] == 2.0**24
-    x[0, 64] = 1.0  # one lane: 2^24 + 1 rounds back to 2^24
+    x[0, 65] = 1.0  # another lane: folded one by one into 2^24, lost as well
     assert reference.reduce_sum(x)[0] == 2.0**24
+    x[0, 2048], x[0, 4096] = 1.0, 1.0  # other segments, lanes 1 and 2 of the sum of segments: folded, lost
+    assert reference.reduce_sum(x)[0] == 2.0**24
+    x[0, 2048 + 2], x[0, 2048 * 33] = 1.0, 1.0  # lanes 1 and 33 meet before lane 0 does: 2 + 1 survive as 2^24 + 4
+    assert reference.reduce_sum(x)[0] == 2.0**24 + 4
 
 
 def test_narrow_floats_round_to_nearest_even_at_the_store() -> None:
