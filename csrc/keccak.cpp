@@ -2,6 +2,7 @@
 // serial chain, so vectors would not help. Source: the Keccak reference, version 3.0, sections 1.2 and 2.
 #include "keccak.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace gv {
@@ -44,26 +45,59 @@ void permute(uint64_t a[25]) {
     }
 }
 
-void absorb(uint64_t state[25], const uint8_t block[RATE]) {
-    for (size_t lane = 0; lane < RATE / 8; lane++) {
-        uint64_t word;
-        std::memcpy(&word, block + 8 * lane, 8);
-        state[lane] ^= word;
+// Takes its input in pieces, so that a prefix needs no copy of what follows it.
+class Sponge {
+  public:
+    Sponge& take(const void* data, size_t n) {
+        const uint8_t* p = static_cast<const uint8_t*>(data);
+        while (n) {
+            const size_t part = std::min(n, RATE - filled_);
+            std::memcpy(block_ + filled_, p, part);
+            p += part, n -= part, filled_ += part;
+            if (filled_ == RATE) absorb();
+        }
+        return *this;
     }
-    permute(state);
-}
+
+    void digest(uint8_t out[32]) {
+        std::memset(block_ + filled_, 0, RATE - filled_);
+        block_[filled_] |= 0x01;
+        block_[RATE - 1] |= 0x80;
+        absorb();
+        std::memcpy(out, state_, 32);
+    }
+
+  private:
+    void absorb() {
+        for (size_t lane = 0; lane < RATE / 8; lane++) {
+            uint64_t word;
+            std::memcpy(&word, block_ + 8 * lane, 8);
+            state_[lane] ^= word;
+        }
+        permute(state_);
+        filled_ = 0;
+    }
+
+    uint64_t state_[25] = {};
+    uint8_t block_[RATE];
+    size_t filled_ = 0;
+};
 
 }  // namespace
 
-void keccak256(const uint8_t* data, size_t n, uint8_t out[32]) {
-    uint64_t state[25] = {};
-    for (; n >= RATE; data += RATE, n -= RATE) absorb(state, data);
-    uint8_t last[RATE] = {};
-    if (n) std::memcpy(last, data, n);
-    last[n] |= 0x01;
-    last[RATE - 1] |= 0x80;
-    absorb(state, last);
-    std::memcpy(out, state, 32);
+void keccak256(const uint8_t* data, size_t n, uint8_t out[32]) { Sponge().take(data, n).digest(out); }
+
+void merkle_root(const std::vector<std::string_view>& leaves, uint8_t out[32]) {
+    std::vector<uint8_t> level(std::max<size_t>(1, leaves.size()) * 32);  // of no leaves: zeros
+    for (size_t i = 0; i < leaves.size(); i++)
+        Sponge().take("\x00", 1).take(leaves[i].data(), leaves[i].size()).digest(&level[32 * i]);
+    for (size_t n = leaves.size(); n > 1; n = (n + 1) / 2) {
+        for (size_t i = 0; i < n / 2; i++) Sponge().take("\x01", 1).take(&level[64 * i], 64).digest(&level[32 * i]);
+        if (n & 1) std::memmove(&level[n / 2 * 32], &level[(n - 1) * 32], 32);  // an odd last node moves up
+    }
+    uint8_t count[8];
+    for (int i = 0; i < 8; i++) count[i] = uint8_t(uint64_t(leaves.size()) >> (56 - 8 * i));
+    Sponge().take("\x02", 1).take(count, 8).take(level.data(), 32).digest(out);
 }
 
 }  // namespace gv

@@ -34,7 +34,7 @@ MAX_PROGRAM_BYTES = 1 << 28
 MAX_TUPLE = 4096
 
 
-class _Writer:
+class Writer:
     def __init__(self) -> None:
         self.out = bytearray()
 
@@ -52,7 +52,7 @@ class _Writer:
             self.u(8, d)
 
 
-class _Reader:
+class Reader:
     def __init__(self, data: bytes, where: str) -> None:
         self.data, self.at, self.where = data, 0, where
 
@@ -90,7 +90,7 @@ class _Reader:
 
 
 def _header(p: Program) -> bytes:
-    w = _Writer()
+    w = Writer()
     w.u(4, len(p.scalar_programs))
     w.u(4, len(p.nodes))
     w.u(4, len(p.inputs))
@@ -108,7 +108,7 @@ def _header(p: Program) -> bytes:
 
 def scalar_record(s: ScalarProgram) -> bytes:
     """u8 inputs, types | u16 constants, (type, u32 bits) | u16 instructions, (u8 code, u16 args) | u8 outputs, u16."""
-    w = _Writer()
+    w = Writer()
     w.u(1, len(s.inputs))
     for reg in s.inputs:
         w.u(1, reg)
@@ -140,7 +140,7 @@ def node_record(n: Node) -> bytes:
 
     Attributes follow the order of the op's fields: bool u8, dtype u8, integer i64, tuple u16 count and items.
     """
-    w = _Writer()
+    w = Writer()
     w.u(1, n.op.code)
     for name, hint in _FIELDS[n.op.code]:
         x = getattr(n.op, name)
@@ -164,7 +164,7 @@ def node_record(n: Node) -> bytes:
 
 
 def _read_scalar(data: bytes, where: str) -> ScalarProgram:
-    r = _Reader(data, where)
+    r = Reader(data, where)
 
     def reg() -> Reg:
         code = r.u(1)
@@ -189,7 +189,7 @@ def _read_scalar(data: bytes, where: str) -> ScalarProgram:
 
 
 def _read_node(data: bytes, where: str) -> Node:
-    r = _Reader(data, where)
+    r = Reader(data, where)
     code = r.u(1)
     if code >= len(ops.OPS):
         raise r.fail(f"op code {code} is unknown; known are 0 to {len(ops.OPS) - 1}")
@@ -225,7 +225,7 @@ def records(p: Program) -> list[bytes]:
 def encode(p: Program) -> bytes:
     """Canonical bytes of a program."""
     header, *rest = records(p)
-    w = _Writer()
+    w = Writer()
     w.out += MAGIC
     w.u(4, len(header))
     w.out += header
@@ -242,10 +242,10 @@ def decode(data: bytes, where: str | PurePath = "program") -> Program:
     """The program of canonical bytes. Raises ProgramError or LimitError naming the record and the reason."""
     if len(data) > MAX_PROGRAM_BYTES:
         raise LimitError(f"{where} has {len(data)} bytes; the limit is {MAX_PROGRAM_BYTES}")
-    r = _Reader(data, str(where))
+    r = Reader(data, str(where))
     if r.take(len(MAGIC)) != MAGIC:
         raise ProgramError(f"{where} does not start with {MAGIC.decode()}: it is no program of this version")
-    h = _Reader(r.take(r.u(4)), f"{where}: header")
+    h = Reader(r.take(r.u(4)), f"{where}: header")
     counts = h.count(4, MAX_NODES), h.count(4, MAX_NODES)
     inputs = []
     for _ in range(h.count(4, MAX_NODES)):

@@ -6,8 +6,8 @@
 
 Leaves and inner nodes have separate prefixes, so neither passes for the other. The root binds the count, and the
 directions of a path follow from (index, count): the prover supplies sibling digests and nothing else. The shape
-only grows at the right edge, so an old root can be proven to be a prefix of a new one. Vectors:
-tests/vectors/merkle.json.
+only grows at the right edge, so an old root can be proven to be a prefix of a new one (section 2.1.4, with one change:
+a root hides its top, so a proof always begins with a node that both trees have). Vectors: tests/vectors/merkle.json.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from gensyn_verify.program.keccak import keccak256
 
 Hash = Callable[[bytes], bytes]
+MAX_LEAVES = (1 << 64) - 1
 
 
 def split(count: int) -> int:
@@ -62,7 +63,7 @@ def merkle_path(digests: Sequence[bytes], index: int, hash: Hash = keccak256) ->
 
 def path_top(leaf: bytes, index: int, count: int, path: Sequence[bytes], hash: Hash = keccak256) -> bytes | None:
     """The top that `path` leads to from a leaf digest, or None where the path has the wrong length or index."""
-    if not 0 <= index < count:
+    if not 0 <= index < count <= MAX_LEAVES or any(len(sibling) != 32 for sibling in path):
         return None
     turns = []  # from the top down: did we go right?
     while count > 1:
@@ -72,8 +73,6 @@ def path_top(leaf: bytes, index: int, count: int, path: Sequence[bytes], hash: H
     if len(path) != len(turns):
         return None
     for right, sibling in zip(reversed(turns), path, strict=True):
-        if len(sibling) != 32:
-            return None
         leaf = hash(b"\x01" + (sibling + leaf if right else leaf + sibling))
     return leaf
 
@@ -84,3 +83,48 @@ def verify_path(
     """Whether `data` is leaf `index` of the `count` leaves under `root`."""
     top = path_top(leaf_digest(data, hash), index, count, path, hash)
     return top is not None and seal(count, top, hash) == root
+
+
+def consistency_path(digests: Sequence[bytes], old: int, hash: Hash = keccak256) -> list[bytes]:
+    """Proof that the tree over the first `old` (at least 1) leaf digests is a prefix of the tree over all of them."""
+    if not 1 <= old <= len(digests):
+        raise IndexError(f"the first {old} of {len(digests)} leaves")
+    if old == len(digests):
+        return [_top(digests, hash)]
+    k = split(len(digests))
+    if old <= k:
+        return [*consistency_path(digests[:k], old, hash), _top(digests[k:], hash)]
+    return [*consistency_path(digests[k:], old - k, hash), _top(digests[:k], hash)]
+
+
+def consistency_tops(old: int, new: int, path: Sequence[bytes], hash: Hash = keccak256) -> tuple[bytes, bytes] | None:
+    """The tops over `old` and over `new` leaves that `path` leads to, or None where it has the wrong length."""
+    if not 1 <= old <= new <= MAX_LEAVES or any(len(node) != 32 for node in path):
+        return None
+    turns = []  # from the top down: does the old tree reach into the right side?
+    while old != new:
+        k = split(new)
+        turns.append(old > k)
+        old, new = (old - k, new - k) if old > k else (old, k)
+    if len(path) != len(turns) + 1:
+        return None
+    first = last = path[0]
+    for right, node in zip(reversed(turns), path[1:], strict=True):
+        if right:
+            first, last = hash(b"\x01" + node + first), hash(b"\x01" + node + last)
+        else:
+            last = hash(b"\x01" + last + node)
+    return first, last
+
+
+def verify_consistency(
+    old_root: bytes, old: int, new_root: bytes, new: int, path: Sequence[bytes], hash: Hash = keccak256
+) -> bool:
+    """Whether the `old` leaves under `old_root` are the first of the `new` leaves under `new_root`.
+
+    Every tree continues the empty one, so for `old` = 0 the path is empty and nothing is said about `new_root`.
+    """
+    if old == 0:
+        return not path and 0 <= new <= MAX_LEAVES and old_root == seal(0, bytes(32), hash)
+    tops = consistency_tops(old, new, path, hash)
+    return tops is not None and (seal(old, tops[0], hash), seal(new, tops[1], hash)) == (old_root, new_root)
