@@ -25,7 +25,7 @@ from gensyn_verify.protocol.folder import MissingDataError
 from gensyn_verify.protocol.identity import can_sign, signer
 from gensyn_verify.protocol.report import Finding, Report, Verdict
 from gensyn_verify.protocol.roots import roots_of
-from gensyn_verify.protocol.run import Run, checkpoint, open_run, step_entry
+from gensyn_verify.protocol.run import Run, StepHasher, checkpoint, open_run
 from gensyn_verify.protocol.steps import Layout, Segment, StepRecord
 from gensyn_verify.protocol.store import ContentMismatchError
 from gensyn_verify.protocol.task import Task, open_task
@@ -79,6 +79,7 @@ class _Audit:
         self.run, self.task = run, task
         self.published, self.solver, self.beacon = commitment, solver, beacon
         self.layout = Layout.of(task.program)
+        self.hasher = StepHasher(task.program)
         self.findings: list[Finding] = []
         self.gaps: list[str] = []
         self.notes: list[str] = []
@@ -128,7 +129,7 @@ class _Audit:
                 )
                 return False
             for record in segment.steps:
-                accumulator.append(step_entry(task, self.steps, record))
+                accumulator.append(self.hasher.entry(self.steps, record))
                 self.steps += 1
             self.closing.append(segment.steps[-1].state)
             self.seen.append(tensor_root(self.layout.encode(segment)))
@@ -139,7 +140,7 @@ class _Audit:
     def check_commitment(self) -> None:
         """Steps, root, commitment and signature against the log and the header."""
         header, c = self.run.header, self.run.commitment
-        self.commitment = run_commitment(header.task, header.solver, header.salt, self.root)
+        self.commitment = run_commitment(header.task, header.solver, header.salt, self.steps, self.root)
         if self.published is not None and self.published != self.commitment:
             self._differ(
                 "commitment", "the run is not the one committed to", self.published.hex(), self.commitment.hex()
@@ -256,6 +257,7 @@ class _Audit:
                 continue  # said already by check_checkpoints
             executor = executor or backends.make(backend, self.task.program)
             executor.load(state)
+            self.roots: Mapping[str, bytes] = self.closing[n - 1] if n else self.task.state
             self.replayed.append(n)
             for step, record in enumerate(self._segment(n).steps, n * self.task.interval):
                 if not self._replay_step(executor, n, step, record):
@@ -286,8 +288,10 @@ class _Audit:
             self._differ("batch", str(error), "the content its name says", error.found.hex(), interval, step)
             return False
         metrics = executor.step(batch, scalars)
-        for kind, arrays in (("batch", batch), ("scalar", scalars), ("state", executor.state())):
-            self._compare(kind, interval, step, roots_of(arrays), record.group(kind))
+        self._compare("batch", interval, step, roots_of(batch), record.batch)
+        self._compare("scalar", interval, step, roots_of(scalars), record.scalar)
+        self.roots = self.hasher.state_roots(executor.state(), self.roots)
+        self._compare("state", interval, step, self.roots, record.state)
         found = log.metrics_of(self.layout, metrics)
         self._compare(
             "metric",

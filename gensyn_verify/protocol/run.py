@@ -28,11 +28,12 @@ import numpy as np
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.commit import RunAccumulator, StepEntry, run_commitment
 from gensyn_verify.errors import BundleError
+from gensyn_verify.program.program import Program
 from gensyn_verify.protocol import manifest as m
 from gensyn_verify.protocol import steps as log
 from gensyn_verify.protocol.folder import Folder, LocalFolder, MissingDataError, open_folder, read
 from gensyn_verify.protocol.identity import SIGNATURE_BYTES, Identity
-from gensyn_verify.protocol.roots import group_root, roots_of
+from gensyn_verify.protocol.roots import Group, constants, roots_of
 from gensyn_verify.protocol.steps import Layout, Segment, StepRecord
 from gensyn_verify.protocol.store import TensorStore
 from gensyn_verify.protocol.task import MAX_STEPS, Task, open_task
@@ -112,6 +113,15 @@ class Run:
         assert self.task is not None
         return log.read_segment(self.folder, interval, Layout.of(self.task.program), self.task.interval)
 
+    def checkpoint(self, interval: int | None = None) -> dict[str, Array]:
+        """The stored state at the end of an interval, by default of the last one, verified against its roots."""
+        assert self.task is not None
+        numbers = self.intervals
+        if not numbers:
+            raise BundleError(f"{self.url} has no checkpoint yet: no interval is finished")
+        segment = self.segment(numbers[-1] if interval is None else interval)
+        return checkpoint(self.task, self.store, segment.end - 1, segment.steps[-1].state)
+
 
 # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -183,11 +193,21 @@ def checkpoint(task: Task, store: TensorStore, step: int, roots: Mapping[str, by
     return {n: store.get(types[n], roots[n], f"checkpoint after step {step}, tensor {n!r}") for n in types}
 
 
-def step_entry(task: Task, step: int, record: StepRecord) -> StepEntry:
-    """What the run commitment covers of one step."""
-    p = task.program
-    state, batch, scalars = (group_root(p.inputs_of(g), record.group(g)) for g in log.GROUPS)
-    return StepEntry(step, state, batch, scalars)
+class StepHasher:
+    """Tensors and records of a program's steps -> roots."""
+
+    def __init__(self, program: Program) -> None:
+        self._groups = {g: Group(program.inputs_of(g)) for g in log.GROUPS}
+        self._constants = constants(program)
+
+    def state_roots(self, state: Mapping[str, Array], before: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Tensor roots of the state after a step; a constant keeps the root it had `before`."""
+        return roots_of(state, {name: before[name] for name in self._constants})
+
+    def entry(self, step: int, record: StepRecord) -> StepEntry:
+        """What the run commitment covers of one step."""
+        state, batch, scalars = (self._groups[g].root(record.group(g)) for g in log.GROUPS)
+        return StepEntry(step, state, batch, scalars)
 
 
 # ---- writing ----------------------------------------------------------------------------------------------------
@@ -210,10 +230,12 @@ class RunWriter:
         self.folder = open_folder(out)
         self.store = TensorStore(self.folder)
         self.layout = Layout.of(task.program)
+        self.hasher = StepHasher(task.program)
         self.accumulator = RunAccumulator()
         self.steps = 0
         self.saved_steps = 0
-        self._saved_roots: dict[str, bytes] = {}
+        self._last_roots: Mapping[str, bytes] = task.state
+        self._saved_roots: Mapping[str, bytes] = task.state
         self._pending: list[StepRecord] = []
         self._identity = identity
         self._salt = salt
@@ -281,7 +303,7 @@ class RunWriter:
             self._saved()
 
     def _saved(self) -> None:
-        self.saved_steps, self._saved_roots = self.steps, self._last.state
+        self.saved_steps, self._saved_roots = self.steps, self._last_roots
 
     def saved_state(self) -> dict[str, Array]:
         """The state before step `saved_steps`: the last checkpoint on disk, verified against its roots."""
@@ -297,7 +319,8 @@ class RunWriter:
         metrics: Mapping[str, Array],
     ) -> None:
         """One step: what went in and what came out. Closes the interval when it is full."""
-        record = StepRecord(roots_of(state), roots_of(batch), roots_of(scalars), log.metrics_of(self.layout, metrics))
+        state_roots = self.hasher.state_roots(state, self._last_roots)
+        record = StepRecord(state_roots, roots_of(batch), roots_of(scalars), log.metrics_of(self.layout, metrics))
         if self.task.recorded:
             self._store("batch", batch, record.batch)
             self._store("scalar", scalars, record.scalar)
@@ -306,9 +329,9 @@ class RunWriter:
             self.close_interval(state)
 
     def _take(self, record: StepRecord) -> None:
-        self.accumulator.append(step_entry(self.task, self.steps, record))
+        self.accumulator.append(self.hasher.entry(self.steps, record))
         self._pending.append(record)
-        self._last = record
+        self._last_roots = record.state
         self.steps += 1
 
     def _store(self, role: str, arrays: Mapping[str, Array], roots: Mapping[str, bytes]) -> None:
@@ -320,7 +343,7 @@ class RunWriter:
         """Write checkpoint and step log of the steps since the last whole interval; `state` is the last step's."""
         if not self._pending:
             return
-        self._store("state", state, self._last.state)
+        self._store("state", state, self._last_roots)
         self.store.sync()
         number = (self.steps - 1) // self.task.interval
         segment = Segment(number, number * self.task.interval, tuple(self._pending))
@@ -333,7 +356,7 @@ class RunWriter:
     def finish(self) -> Run:
         """Write and sign the commitment; every step must be in a closed interval."""
         root = self.accumulator.root()
-        digest = run_commitment(self.header.task, self.header.solver, self.header.salt, root)
+        digest = run_commitment(self.header.task, self.header.solver, self.header.salt, self.steps, root)
         commitment = Commitment(self.steps, root, digest, self.identity.sign(digest))
         self.folder.write(COMMITMENT_FILE, [m.encode(_commitment_value(commitment))])
         self.folder.sync("")
