@@ -67,9 +67,9 @@ struct Box {
     int64_t inner() const { return shape[rank - 1]; }
 };
 
-// How an input is read: `flat` like the output, `same` one element for all, `row` evenly along a row, `staged`
-// otherwise.
-enum class Walk : uint8_t { flat, same, row, staged };
+// How an input is read: `flat` like the output, `same` one element for all, `row` evenly along a row, `periodic` flat
+// over the last axes and repeated over the others, `staged` in any other way.
+enum class Walk : uint8_t { flat, same, row, periodic, staged };
 
 constexpr int MAX_INPUTS = 64, MAX_OUTPUTS = 16;
 constexpr int64_t LONG_ROW = 512;           // rows this long are cut into blocks of their own
@@ -87,7 +87,9 @@ struct Plan {
     Box box;
     bool rows;  // blocks stay within rows
     Walk walk[MAX_INPUTS];
-    int64_t block;  // elements, whole vectors
+    int64_t period[MAX_INPUTS];
+    int64_t block;    // elements, whole vectors
+    int64_t staging;  // words that an input may need: a block, its last vector written whole, or a period more
 
     explicit Plan(const MapArgs& args)
         : m(args),
@@ -101,6 +103,16 @@ struct Plan {
             buffers += walk[i] != Walk::same;
         }
         block = std::clamp(BLOCK_BYTES / (W * 4) / std::max(buffers, 1) * W, SHORTEST, LONGEST);
+        staging = block + W;
+        for (int i = 0; i < p.n_inputs; i++)
+            if (walk[i] == Walk::periodic) staging = std::max(staging, period[i] + block + 2 * W);
+        staging = (staging + W - 1) / W * W;
+    }
+
+    int64_t offset(int i, int64_t e) const {
+        int64_t at = 0;
+        for (int axis = box.rank - 1; axis >= 0; e /= box.shape[axis--]) at += e % box.shape[axis] * strides[i][axis];
+        return at;
     }
 
     // Of the machine; compiled code only needs a place for every output that is narrow.
@@ -108,14 +120,18 @@ struct Plan {
     int values() const { return p.n_inputs + (compiled ? 0 : p.n_constants + p.n_instructions); }
 
   private:
-    Walk how(int i) const {
+    Walk how(int i) {
         const int64_t* s = strides[i];
         bool flat = true, same = true;
         for (int64_t axis = box.rank - 1, step = 1; axis >= 0; step *= box.shape[axis--])
             flat &= s[axis] == step, same &= s[axis] == 0;
         if (box.elements == 1 || same) return Walk::same;
         if (flat) return Walk::flat;
-        return rows && s[box.rank - 1] <= 1 && s[box.rank - 1] >= 0 ? Walk::row : Walk::staged;
+        if (rows) return s[box.rank - 1] == 0 || s[box.rank - 1] == 1 ? Walk::row : Walk::staged;
+        int axis = box.rank - 1;
+        for (period[i] = 1; axis >= 0 && s[axis] == period[i]; axis--) period[i] *= box.shape[axis];
+        while (axis >= 0 && s[axis] == 0) axis--;
+        return axis < 0 && period[i] <= LONGEST ? Walk::periodic : Walk::staged;
     }
 };
 
@@ -126,7 +142,7 @@ class Machine {
         const ScalarCode& p = plan.p;
         values_ = reinterpret_cast<Operand*>(memory);
         staging_ = reinterpret_cast<uint32_t*>(memory + header_bytes(plan));
-        registers_ = staging_ + p.n_inputs * plan.block;
+        registers_ = staging_ + p.n_inputs * plan.staging;
         if (plan.compiled) return;
         uint32_t* at = registers_ + p.n_registers * plan.block;
         for (int v = p.n_inputs; v < p.n_inputs + p.n_constants; v++, at += W) {
@@ -139,16 +155,12 @@ class Machine {
     }
 
     static size_t bytes(const Plan& plan) {
-        const int64_t words = (plan.p.n_inputs + plan.registers()) * plan.block + plan.p.n_constants * W;
+        const int64_t words = plan.p.n_inputs * plan.staging + plan.registers() * plan.block + plan.p.n_constants * W;
         return header_bytes(plan) + size_t(words) * 4;
     }
 
     void run(int64_t begin, int64_t end) {
-        for (int i = 0; i < plan_.p.n_inputs; i++)
-            if (plan_.walk[i] == Walk::same) {
-                load_elements(plan_.m.input_dtypes[i], plan_.m.inputs[i], 0, W, staging_ + i * plan_.block);
-                values_[i] = {staging_ + i * plan_.block, 0};
-            }
+        for (int i = 0; i < plan_.p.n_inputs; i++) once(i, begin, end);
         const int64_t inner = plan_.box.inner();
         while (begin < end) {
             int64_t n = std::min(plan_.block, end - begin);
@@ -163,8 +175,7 @@ class Machine {
     static size_t header_bytes(const Plan& plan) { return (size_t(plan.values()) * sizeof(Operand) + 63) / 64 * 64; }
 
     void block(int64_t e, int64_t n) {
-        for (int i = 0; i < plan_.p.n_inputs; i++)
-            if (plan_.walk[i] != Walk::same) input(i, e, n);
+        for (int i = 0; i < plan_.p.n_inputs; i++) input(i, e, n);
         if (plan_.compiled)
             run_compiled(e, n);
         else
@@ -199,61 +210,74 @@ class Machine {
         return static_cast<uint8_t*>(plan_.m.outputs[o]) + e * dtype_size(dtype(o));
     }
 
+    uint32_t* staged(int i) const { return staging_ + i * plan_.staging; }
+
+    // What serves all blocks: one element, or a whole period and as much again as a block may read past its end.
+    void once(int i, int64_t begin, int64_t end) {
+        const Dtype d = plan_.m.input_dtypes[i];
+        if (plan_.walk[i] == Walk::same) {
+            load_elements(d, plan_.m.inputs[i], 0, W, staged(i));
+            values_[i] = {staged(i), 0};
+        } else if (plan_.walk[i] == Walk::periodic) {
+            const int64_t period = plan_.period[i], need = period + std::min(plan_.block, end - begin) + W;
+            load_elements(d, plan_.m.inputs[i], 1, period, staged(i));
+            for (int64_t have = period; have < need; have *= 2)
+                std::memcpy(staged(i) + have, staged(i), size_t(std::min(have, need - have)) * 4);
+        }
+    }
+
     // Makes values_[i] the elements e .. e+n-1 of input i: in place if they are 32-bit, contiguous and whole vectors.
     void input(int i, int64_t e, int64_t n) {
-        int64_t offset = e, stride = 1;
-        if (plan_.walk[i] == Walk::row) {
-            offset = offset_of(i, e);
-            stride = plan_.strides[i][plan_.box.rank - 1];
-        }
         const Dtype d = plan_.m.input_dtypes[i];
-        uint32_t* const staged = staging_ + i * plan_.block;
-        if (plan_.walk[i] == Walk::staged) {
-            stage(i, e, n);
-        } else if (stride == 0) {
-            load_elements(d, at(i, offset), 0, W, staged);
-            values_[i] = {staged, 0};
-            return;
-        } else if (direct(d, n)) {
-            values_[i] = {static_cast<const uint32_t*>(at(i, offset)), W};
-            return;
-        } else {
-            load_elements(d, at(i, offset), 1, n, staged);
+        int64_t offset = e, step = 1;
+        switch (plan_.walk[i]) {
+            case Walk::same:
+                return;
+            case Walk::periodic:
+                values_[i] = {staged(i) + e % plan_.period[i], W};
+                return;
+            case Walk::staged:
+                with_dtype(d, [&](auto c) { stage<c.value>(i, e, n); });
+                values_[i] = {staged(i), W};
+                return;
+            case Walk::row:
+                offset = plan_.offset(i, e), step = plan_.strides[i][plan_.box.rank - 1];
+                break;
+            case Walk::flat:
+                break;
         }
-        values_[i] = {staged, W};
+        const uint8_t* source = static_cast<const uint8_t*>(plan_.m.inputs[i]) + offset * dtype_size(d);
+        if (step == 1 && direct(d, n)) {
+            values_[i] = {reinterpret_cast<const uint32_t*>(source), W};
+            return;
+        }
+        load_elements(d, source, step, step == 0 ? W : n, staged(i));
+        values_[i] = {staged(i), step * W};
     }
 
-    const void* at(int i, int64_t offset) const {
-        return static_cast<const uint8_t*>(plan_.m.inputs[i]) + offset * dtype_size(plan_.m.input_dtypes[i]);
-    }
-
-    int64_t offset_of(int i, int64_t e) const {
-        int64_t offset = 0;
-        for (int axis = plan_.box.rank - 1; axis >= 0; e /= plan_.box.shape[axis--])
-            offset += e % plan_.box.shape[axis] * plan_.strides[i][axis];
-        return offset;
-    }
-
-    // Run by run of the last axis. Runs land anywhere in the staging, which the next run overwrites past its end.
+    // Run by run of the last axis. A run is written in whole vectors: the next one overwrites what lies past its end.
+    template <Dtype D>
     void stage(int i, int64_t e, int64_t n) {
-        uint32_t* const staged = staging_ + i * plan_.block;
-        const Dtype d = plan_.m.input_dtypes[i];
-        const int64_t inner = plan_.box.inner(), stride = plan_.strides[i][plan_.box.rank - 1];
-        alignas(64) uint32_t run[W];
-        for (int64_t done = 0; done < n;) {
-            const int64_t length = std::min(n - done, inner - (e + done) % inner);
-            const void* source = at(i, offset_of(i, e + done));
-            if (done + (length + W - 1) / W * W <= plan_.block) {
-                load_elements(d, source, stride, length, staged + done);
-            } else {
-                for (int64_t k = 0; k < length; k += W) {
-                    const int64_t part = std::min<int64_t>(W, length - k);
-                    const int64_t skip = k * stride * dtype_size(d);
-                    load_elements(d, static_cast<const uint8_t*>(source) + skip, stride, part, run);
-                    std::memcpy(staged + done + k, run, size_t(part) * 4);
-                }
+        constexpr int size = dtype_size(D);
+        const int last = plan_.box.rank - 1;
+        const int64_t* const shape = plan_.box.shape;
+        const int64_t* const strides = plan_.strides[i];
+        const uint8_t* const base = static_cast<const uint8_t*>(plan_.m.inputs[i]);
+        int64_t index[MAX_RANK], offset = 0;
+        for (int axis = last; axis >= 0; e /= shape[axis--]) offset += (index[axis] = e % shape[axis]) * strides[axis];
+        uint32_t* to = staged(i);
+        while (n > 0) {
+            const int64_t length = std::min(n, shape[last] - index[last]);
+            load_elements<D>(base + offset * size, strides[last], length, to);
+            to += length, n -= length;
+            offset -= index[last] * strides[last];
+            index[last] = 0;
+            for (int axis = last - 1; axis >= 0; axis--) {
+                offset += strides[axis];
+                if (++index[axis] < shape[axis]) break;
+                offset -= index[axis] * strides[axis];
+                index[axis] = 0;
             }
-            done += length;
         }
     }
 

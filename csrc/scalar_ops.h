@@ -255,21 +255,27 @@ struct Operand {
 };
 typedef void (*PublishedLoop)(int64_t vectors, const Operand* x, uint32_t* const* y);
 
-// n elements, `stride` apart, into registers at dst, which has room for whole vectors; the last one is filled up with
-// zeros.
+// n elements, `stride` apart, into registers at dst, which has room for whole vectors; what lies beyond n is undefined.
 template <Dtype D>
 inline void load_elements(const uint8_t* src, int64_t stride, int64_t n, uint32_t* dst) {
     constexpr int size = dtype_size(D);
+    alignas(64) uint8_t part[W * 4] = {};
     int64_t i = 0;
-    if (stride == 1)
+    if (stride == 1) {
         for (; i + W <= n; i += W) store(dst + i, load_element<D>(src + i * size));
-    alignas(64) uint8_t part[W * 4];
-    while (i < n) {
-        const int64_t m = n - i < W ? n - i : W;
-        std::memset(part, 0, sizeof part);
-        for (int64_t j = 0; j < m; j++) std::memcpy(part + j * size, src + (i + j) * stride * size, size);
+        if (i == n) return;
+        std::memcpy(part, src + i * size, size_t(n - i) * size);
         store(dst + i, load_element<D>(part));
-        i += m;
+    } else if (stride == 0) {
+        for (int j = 0; j < W; j++) std::memcpy(part + j * size, src, size);
+        for (const U v = load_element<D>(part); i < n; i += W) store(dst + i, v);
+    } else {
+        while (i < n) {
+            const int64_t m = n - i < W ? n - i : W;
+            for (int64_t j = 0; j < m; j++) std::memcpy(part + j * size, src + (i + j) * stride * size, size);
+            store(dst + i, load_element<D>(part));
+            i += m;
+        }
     }
 }
 inline void load_elements(Dtype d, const void* src, int64_t stride, int64_t n, uint32_t* dst) {

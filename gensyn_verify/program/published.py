@@ -27,7 +27,11 @@ PUBLISHED: dict[str, ScalarProgram] = {
     "mul": trace(lambda x, y: x * y, F, F),
     "div": trace(lambda x, y: x / y, F, F),
     "square": trace(lambda x: x * x, F),
-    "exp": trace(functions.exp, F),
+    **{
+        f.__name__: trace(f, F)
+        for f in (functions.exp, functions.expm1, functions.log, functions.log1p, functions.sigmoid, functions.tanh,
+                  functions.erf, functions.sin, functions.cos)
+    },
     "exp_difference": trace(lambda x, m: functions.exp(x - m), F, F),
     "relu": trace(lambda x: x.max(0.0), F),
 }
