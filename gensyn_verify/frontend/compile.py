@@ -1,0 +1,131 @@
+"""`compile`: the user's own training loop on reproducible kernels.
+
+    step = compile(model, loss_fn, optimizer)
+    for batch in loader:
+        loss = step(batch)
+
+The first batch fixes the shapes; another shape is refused. After every step the module's parameters and buffers and
+the optimizer's state hold the results, so evaluation, checkpoints and learning-rate schedulers work as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gensyn_verify import backends
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.errors import CaptureError
+from gensyn_verify.frontend import optimizers
+from gensyn_verify.frontend.capture import STEP, Captured, trace_step
+
+Listener = Callable[
+    [int, dict[str, Array], dict[str, Array], dict[str, Array], dict[str, Array]], None
+]  # (step, batch, scalars, state after the step, metrics); the state's arrays are views until the next step
+
+
+class Step:
+    """A training step that runs on the engine; calling it trains the module in place.
+
+    `listeners` are called after every step. `captured` is None until the first batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[..., Any],
+        optimizer: torch.optim.Optimizer,
+        lr: optimizers.LearningRate | None = None,
+        *,
+        loss_takes_model: bool = False,
+        seed: int | None = None,
+        backend: str = "cpu",
+    ) -> None:
+        self.listeners: list[Listener] = []
+        self.captured: Captured | None = None
+        self._capture = lambda batch: trace_step(
+            model, loss_fn, optimizer, batch, lr, loss_takes_model=loss_takes_model, seed=seed
+        )
+        self._model = model
+        self._lr = lr
+        self._backend = backend
+        self._executor: backends.Executor | None = None
+        self._modes: list[bool] = []
+        self._versions: list[int] = []
+        self._taken = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps done so far."""
+        return self._taken
+
+    def prepare(self, batch: Any) -> Captured:
+        """Capture with this batch's shapes, if that has not happened; runs nothing."""
+        if self.captured is None:
+            self.captured = self._capture(batch)
+            self._modes = self._training_modes()
+            self._executor = backends.make(self._backend, self.captured.program)
+            self._executor.load(self.captured.state)
+            self._versions = self._tensor_versions(self.captured)
+        return self.captured
+
+    def __call__(self, batch: Any) -> Tensor:
+        """One step; the loss before the update, as a 0-d tensor. CaptureError where something captured has changed."""
+        captured = self.prepare(batch)
+        executor = self._executor
+        assert executor is not None
+        self._check_unchanged(captured)
+        arrays = captured.batch_arrays(batch)
+        if self._versions != self._tensor_versions(captured):  # the user wrote into the module or the optimizer
+            executor.load(captured.read_state(self._taken))
+        number = self._taken + 1
+        rates = captured.update.learning_rates() if self._lr is None else self._lr(number)
+        scalars = optimizers.rounded(captured.update.scalars(number, rates))
+        metrics = executor.step(arrays, scalars)
+        self._taken = number
+        state = executor.state()
+        captured.store(state)
+        self._versions = self._tensor_versions(captured)
+        for listener in self.listeners:
+            listener(number, arrays, scalars, state, metrics)
+        return torch.tensor(float(metrics["loss"]))
+
+    def _check_unchanged(self, captured: Captured) -> None:
+        if self._modes != self._training_modes():
+            raise CaptureError("a module changed between train() and eval() since the step was captured; switch it back")
+        captured.update.check_unchanged()
+
+    def _training_modes(self) -> list[bool]:
+        return [m.training for m in self._model.modules()]
+
+    def _tensor_versions(self, captured: Captured) -> list[int]:
+        """Counters that grow with every write into a tensor of the module or the optimizer."""
+        tensors: list[Any] = [*captured.parameters.values(), *captured.buffers.values()]
+        for m in captured.update.members:
+            own: Mapping[str, Any] = captured.update.optimizer.state.get(m.parameter, {})
+            tensors += [own.get(slot) for slot in m.slots]
+        return [x for t in tensors if t is not None for x in (id(t), t._version)]
+
+
+def compile(
+    model: nn.Module,
+    loss_fn: Callable[..., Any],
+    optimizer: torch.optim.Optimizer,
+    lr: optimizers.LearningRate | None = None,
+    *,
+    loss_takes_model: bool = False,
+    seed: int | None = None,
+    backend: str = "cpu",
+) -> Step:
+    """A `Step`: like `trace_step`, but the first call with a batch captures, and every call trains.
+
+    Without `lr` the optimizer's own learning rates are read at every step, so torch schedulers work; calling
+    `optimizer.step()` or `loss.backward()` is neither needed nor possible.
+    """
+    return Step(model, loss_fn, optimizer, lr, loss_takes_model=loss_takes_model, seed=seed, backend=backend)
+
+
+__all__ = ["STEP", "Listener", "Step", "compile"]

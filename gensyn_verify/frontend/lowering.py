@@ -1,0 +1,303 @@
+"""From ATen operations to nodes: the table, and the loop that follows it.
+
+To support a further operation, add a line to `TABLE`: its name, and a rule. A rule that is one scalar expression is
+written in place with `pointwise`; anything longer is a function in `gensyn_verify.frontend.rules`, which gets a
+`Context` and the arguments of the ATen call (keyword arguments that only say where or how a result is stored are left
+out: `Context.types` has the types of the results). `tests/frontend` compares every entry with PyTorch.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from gensyn_verify.errors import CaptureError, LimitError, ProgramError
+from gensyn_verify.frontend.context import Context
+from gensyn_verify.frontend.rules import (
+    convolution,
+    indexing,
+    linear,
+    losses,
+    pooling,
+    reductions,
+    shape,
+)
+from gensyn_verify.frontend.rules import pointwise as point
+from gensyn_verify.frontend.rules.pointwise import comparison, pointwise
+from gensyn_verify.frontend.tensors import tensor_type
+from gensyn_verify.frontend.trace import Origin
+from gensyn_verify.program import TensorType, Value, functions
+
+TABLE: dict[str, Callable[..., Any]] = {
+    # ---- matrix products
+    "aten.mm": linear.mm,
+    "aten.bmm": linear.mm,
+    "aten.addmm": linear.addmm,
+    "aten.baddbmm": linear.addmm,
+    "aten.mv": linear.mv,
+    "aten.dot": linear.vector_dot,
+    "aten.linear": linear.linear,
+    # ---- convolution and pooling
+    "aten.convolution": convolution.convolution,
+    "aten.convolution_backward": convolution.convolution_backward,
+    "aten.max_pool2d_with_indices": pooling.max_pool,
+    "aten.max_pool2d_with_indices_backward": pooling.max_pool_backward,
+    "aten.avg_pool2d": pooling.avg_pool,
+    "aten.avg_pool2d_backward": pooling.avg_pool_backward,
+    "aten._adaptive_avg_pool2d": pooling.adaptive_avg_pool,
+    "aten._adaptive_avg_pool2d_backward": pooling.adaptive_avg_pool_backward,
+    # ---- arithmetic
+    "aten.add": point.add,
+    "aten.sub": point.sub,
+    "aten.rsub": point.rsub,
+    "aten.mul": point.mul,
+    "aten.div": point.div,
+    "aten.neg": pointwise(point.negate),
+    "aten.abs": pointwise(point.absolute),
+    "aten.sgn": pointwise(point.sign),
+    "aten.sign": pointwise(point.sign),
+    "aten.reciprocal": pointwise(lambda x: 1.0 / x),
+    "aten.sqrt": pointwise(lambda x: x.sqrt()),
+    "aten.rsqrt": pointwise(lambda x: 1.0 / x.sqrt()),
+    "aten.square": pointwise(lambda x: x * x),
+    "aten.pow": point.pow_scalar,
+    "aten.addcmul": point.addcmul,
+    "aten.addcdiv": point.addcdiv,
+    "aten.lerp": point.lerp,
+    "aten.maximum": pointwise(lambda x, y: x.max(y)),
+    "aten.minimum": pointwise(lambda x, y: x.min(y)),
+    "aten.clamp": point.clamp,
+    "aten.clamp_min": point.clamp_min,
+    "aten.clamp_max": point.clamp_max,
+    # ---- elementary functions
+    "aten.exp": pointwise(functions.exp),
+    "aten.expm1": pointwise(functions.expm1),
+    "aten.log": pointwise(functions.log),
+    "aten.log1p": pointwise(functions.log1p),
+    "aten.sin": pointwise(functions.sin),
+    "aten.cos": pointwise(functions.cos),
+    "aten.erf": pointwise(functions.erf),
+    # ---- comparison and choice
+    "aten.eq": comparison(lambda x, y: x.equals(y)),
+    "aten.ne": comparison(lambda x, y: ~x.equals(y)),
+    "aten.lt": comparison(lambda x, y: x < y),
+    "aten.le": comparison(lambda x, y: x <= y),
+    "aten.gt": comparison(lambda x, y: x > y),
+    "aten.ge": comparison(lambda x, y: x >= y),
+    "aten.isnan": point.is_nan,
+    "aten.where": point.where,
+    "aten.masked_fill": point.masked_fill,
+    "aten.logical_not": point.logical_not,
+    "aten.logical_and": pointwise(lambda x, y: x & y),
+    "aten.logical_or": pointwise(lambda x, y: x | y),
+    "aten.bitwise_not": pointwise(lambda x: ~x),
+    "aten.bitwise_and": pointwise(lambda x, y: x & y),
+    "aten.bitwise_or": pointwise(lambda x, y: x | y),
+    "aten.bitwise_xor": pointwise(lambda x, y: x ^ y),
+    # ---- activations and their derivatives
+    "aten.relu": pointwise(lambda x: x.max(0.0)),
+    "aten.threshold": point.threshold,
+    "aten.threshold_backward": point.threshold_backward,
+    "aten.gelu": point.gelu,
+    "aten.gelu_backward": point.gelu_backward,
+    "aten.tanh": pointwise(functions.tanh),
+    "aten.tanh_backward": pointwise(point.tanh_backward),
+    "aten.sigmoid": pointwise(functions.sigmoid),
+    "aten.sigmoid_backward": pointwise(point.sigmoid_backward),
+    "aten.silu": pointwise(point.silu),
+    "aten.silu_backward": pointwise(point.silu_backward),
+    "aten.leaky_relu": point.leaky_relu,
+    "aten.leaky_relu_backward": point.leaky_relu_backward,
+    "aten.elu": point.elu,
+    "aten.elu_backward": point.elu_backward,
+    "aten.hardtanh": point.hardtanh,
+    "aten.hardtanh_backward": point.hardtanh_backward,
+    "aten.softplus": point.softplus,
+    "aten.softplus_backward": point.softplus_backward,
+    "aten.log_sigmoid_forward": point.log_sigmoid,
+    "aten.log_sigmoid_backward": point.log_sigmoid_backward,
+    # ---- reductions
+    "aten.sum": reductions.total,
+    "aten.mean": reductions.mean,
+    "aten.var": reductions.variance,
+    "aten.var_mean": reductions.variance_and_mean,
+    "aten.std": reductions.deviation,
+    "aten.amax": reductions.extreme("max"),
+    "aten.amin": reductions.extreme("min"),
+    "aten.max": reductions.maximum,
+    "aten.min": reductions.minimum,
+    "aten.argmax": reductions.position("argmax"),
+    "aten.argmin": reductions.position("argmin"),
+    "aten.any": reductions.any_true,
+    "aten.all": reductions.all_true,
+    "aten._softmax": reductions.softmax,
+    "aten._softmax_backward_data": reductions.softmax_backward,
+    "aten._log_softmax": reductions.log_softmax,
+    "aten._log_softmax_backward_data": reductions.log_softmax_backward,
+    # ---- losses
+    "aten.nll_loss_forward": losses.nll_loss,
+    "aten.nll_loss_backward": losses.nll_loss_backward,
+    "aten.nll_loss2d_forward": losses.nll_loss,
+    "aten.nll_loss2d_backward": losses.nll_loss_backward,
+    "aten.mse_loss": losses.distance(losses.squared),
+    "aten.mse_loss_backward": losses.distance_backward(losses.squared_slope),
+    "aten.smooth_l1_loss": losses.distance(losses.smooth_l1),
+    "aten.smooth_l1_loss_backward": losses.distance_backward(losses.smooth_l1_slope),
+    "aten.huber_loss": losses.distance(losses.huber),
+    "aten.huber_loss_backward": losses.distance_backward(losses.huber_slope),
+    "aten.binary_cross_entropy": losses.bce,
+    "aten.binary_cross_entropy_backward": losses.bce_backward,
+    "aten.binary_cross_entropy_with_logits": losses.bce_with_logits,
+    # ---- indexing by tensors
+    "aten.embedding": indexing.embedding,
+    "aten.embedding_dense_backward": indexing.embedding_backward,
+    "aten.gather": indexing.gather,
+    "aten.scatter_add": indexing.scatter_add,
+    "aten.index": indexing.index,
+    "aten.index_put": indexing.index_put,
+    "aten._unsafe_index": indexing.index,
+    "aten._unsafe_index_put": indexing.index_put,
+    "aten.index_select": indexing.index_select,
+    # ---- views and copies
+    "aten.detach": shape.same,
+    "aten.alias": shape.same,
+    "aten.clone": shape.same,
+    "aten.contiguous": shape.same,
+    "aten.lift_fresh_copy": shape.same,
+    "aten.copy": shape.copy,
+    "aten._to_copy": shape.convert,
+    "aten.view": shape.reshape,
+    "aten._unsafe_view": shape.reshape,
+    "aten.reshape": shape.reshape,
+    "aten._reshape_alias": shape.reshape,
+    "aten.squeeze": shape.reshape,
+    "aten.unsqueeze": shape.reshape,
+    "aten.as_strided": shape.as_strided,
+    "aten.expand": shape.expand,
+    "aten.t": shape.transpose,
+    "aten.transpose": shape.transpose,
+    "aten.permute": shape.permute,
+    "aten.flip": shape.flip,
+    "aten.roll": shape.roll,
+    "aten.repeat": shape.repeat,
+    # ---- cuts and joins
+    "aten.slice": shape.slice_,
+    "aten.slice_backward": shape.slice_backward,
+    "aten.slice_scatter": shape.slice_scatter,
+    "aten.select": shape.select,
+    "aten.select_backward": shape.select_backward,
+    "aten.select_scatter": shape.select_scatter,
+    "aten.split": shape.split,
+    "aten.split_with_sizes": shape.split,
+    "aten.unbind": shape.unbind,
+    "aten.cat": shape.cat,
+    "aten.stack": shape.stack,
+    "aten.constant_pad_nd": shape.constant_pad,
+    "aten.tril": shape.triangle(lower=True),
+    "aten.triu": shape.triangle(lower=False),
+    # ---- factories
+    "aten.zeros_like": shape.filled(0),
+    "aten.ones_like": shape.filled(1),
+    "aten.full_like": shape.filled(None),
+    "aten.fill": shape.filled(None),
+    "aten.new_zeros": shape.filled(0),
+    "aten.new_ones": shape.filled(1),
+    "aten.new_full": shape.filled(None),
+    "aten.empty": shape.filled(0),
+    "aten.empty_like": shape.filled(0),
+    "aten.new_empty": shape.filled(0),
+    "aten.new_empty_strided": shape.filled(0),
+    # ---- random numbers
+    "aten.bernoulli": point.bernoulli,
+    "aten.native_dropout": point.native_dropout,
+}
+
+STORAGE_ONLY = ("memory_format", "device", "layout", "pin_memory", "dtype", "non_blocking")
+UNDEFINED = ("aten.empty", "aten.empty_strided")  # not to be computed at capture: their elements are arbitrary
+
+
+def lower(graph: fx.GraphModule, inputs: Sequence[Value], c: Context, builder_results: Sequence[int]) -> list[Any]:
+    """Write the nodes of `graph` whose results number `builder_results` are needed; returns those results.
+
+    `inputs` stand for the placeholders in order. A result is a Value, a real tensor, or None. Raises CaptureError with
+    the operation, the module and the source line where there is no rule or a rule refuses.
+    """
+    results = next(n for n in graph.graph.nodes if n.op == "output").args[0]
+    wanted = [results[i] for i in builder_results]
+    needed = _needed([n for n in wanted if isinstance(n, fx.Node)])
+    known: dict[fx.Node, Any] = {}
+    placeholders = iter(inputs)
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            known[node] = next(placeholders)
+        elif node not in needed:
+            continue
+        elif node.op == "get_attr":
+            known[node] = getattr(graph, str(node.target)).detach()
+        elif node.op == "call_function":
+            known[node] = _call(node, known, c)
+    return [known[n] if isinstance(n, fx.Node) else n for n in wanted]
+
+
+def _needed(wanted: Sequence[fx.Node]) -> set[fx.Node]:
+    needed: set[fx.Node] = set()
+    stack = list(wanted)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(node.all_input_nodes)
+    return needed
+
+
+def _call(node: fx.Node, known: Mapping[fx.Node, Any], c: Context) -> Any:
+    args = fx.node.map_arg(node.args, lambda n: known[n])
+    kwargs = fx.node.map_arg(node.kwargs, lambda n: known[n])
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    origin: Origin = node.meta.get("origin", Origin())
+    name = str(getattr(node.target, "overloadpacket", node.target))
+    if _known_at_capture(node, name, args, kwargs):
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+    if name not in TABLE:
+        raise CaptureError(
+            f"the operation {node.target} is not supported\nat {origin.describe()}\n"
+            "to support it, add a rule to TABLE in gensyn_verify/frontend/lowering.py"
+        )
+    kwargs = {k: v for k, v in kwargs.items() if k not in STORAGE_ONLY}
+    try:
+        c.types = _result_types(node.meta["val"])
+        with c.g.origin(str(origin)):
+            result = TABLE[name](c, *args, **kwargs)
+        _check(result, c.types)
+    except (CaptureError, ProgramError, LimitError, TypeError) as error:
+        raise CaptureError(f"{node.target}: {error}\nat {origin.describe()}") from error
+    return result
+
+
+def _known_at_capture(node: fx.Node, name: str, args: Any, kwargs: Any) -> bool:
+    """Whether PyTorch can compute the node now: no operand is computed by the program and nothing is random."""
+    flat = torch.utils._pytree.tree_leaves((args, kwargs))
+    tags = getattr(node.target, "tags", ())
+    return (
+        not any(isinstance(a, Value) for a in flat)
+        and torch.Tag.nondeterministic_seeded not in tags
+        and name not in UNDEFINED
+    )
+
+
+def _result_types(val: Any) -> tuple[TensorType, ...]:
+    return tuple(tensor_type(v) for v in (val if isinstance(val, (tuple, list)) else (val,)) if isinstance(v, Tensor))
+
+
+def _check(result: Any, types: Sequence[TensorType]) -> None:
+    """A rule must give what PyTorch gives; results that nobody asked for are None."""
+    results = [r for r in (result if isinstance(result, tuple) else (result,)) if r is not None]
+    found = [r.type if isinstance(r, Value) else tensor_type(r) for r in results]
+    if found != list(types):
+        wanted = ", ".join(map(str, types))
+        raise CaptureError(f"the rule gives {', '.join(map(str, found))} where PyTorch gives {wanted}")

@@ -1,0 +1,307 @@
+"""Elementwise rules: each is one scalar expression."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from gensyn_verify.errors import CaptureError
+from gensyn_verify.frontend.context import Context, Number, Operand, ScalarFunction, nan_of
+from gensyn_verify.program import Reg, Scalar, Value, functions
+
+Rule = Callable[..., Any]
+
+
+def pointwise(f: ScalarFunction) -> Rule:
+    """`f` in the register type of the result."""
+    return lambda c, *args: c.elementwise(f, *args)
+
+
+def comparison(f: ScalarFunction) -> Rule:
+    """`f` in the type in which both sides meet; the result is boolean."""
+    return lambda c, x, y: c.elementwise(f, x, y, compute=c.promoted(x, y))
+
+
+def add(c: Context, x: Operand, y: Operand, alpha: Number = 1) -> Value:
+    """x + alpha y; with an alpha other than 1 fused, as the kernels of PyTorch do it."""
+    if c.type.dtype.reg is Reg.boolean:
+        return c.elementwise(lambda x, y: x | y, x, y)
+    if alpha == 1:
+        return c.elementwise(lambda x, y: x + y, x, y)
+    if c.type.dtype.is_float:
+        return c.elementwise(lambda x, y: x.builder.fma(alpha, y, x), x, y)
+    return c.elementwise(lambda x, y: x + y * alpha, x, y)
+
+
+def sub(c: Context, x: Operand, y: Operand, alpha: Number = 1) -> Value:
+    if alpha == 1:
+        return c.elementwise(lambda x, y: x - y, x, y)
+    return add(c, x, y, -alpha)
+
+
+def rsub(c: Context, x: Operand, y: Operand, alpha: Number = 1) -> Value:
+    return sub(c, y, x, alpha)
+
+
+def mul(c: Context, x: Operand, y: Operand) -> Value:
+    boolean = c.type.dtype.reg is Reg.boolean
+    return c.elementwise((lambda x, y: x & y) if boolean else (lambda x, y: x * y), x, y)
+
+
+def div(c: Context, x: Operand, y: Operand, rounding_mode: str | None = None) -> Value:
+    """Quotient; rounded modes only for floats, as the machine has no integer division."""
+    if rounding_mode is None:
+        return c.elementwise(lambda x, y: x / y, x, y)
+    raise CaptureError(f"rounding_mode={rounding_mode!r} is not supported")
+
+
+def addcmul(c: Context, x: Operand, a: Operand, b: Operand, value: Number = 1) -> Value:
+    return c.elementwise(lambda x, a, b: x.builder.fma(a * value if value != 1 else a, b, x), x, a, b)
+
+
+def addcdiv(c: Context, x: Operand, a: Operand, b: Operand, value: Number = 1) -> Value:
+    return c.elementwise(lambda x, a, b: x + (a * value if value != 1 else a) / b, x, a, b)
+
+
+def lerp(c: Context, x: Operand, y: Operand, weight: Operand) -> Value:
+    """x + w (y - x), from the nearer end."""
+
+    def f(x: Scalar, y: Scalar, w: Scalar) -> Scalar:
+        b = x.builder
+        return b.select(w.abs() < 0.5, b.fma(w, y - x, x), b.fma(1.0 - w, x - y, y))
+
+    return c.elementwise(f, x, y, weight)
+
+
+def pow_scalar(c: Context, x: Operand, exponent: Number) -> Value:
+    """Integer powers by repeated multiplication up to 64, halves by a square root; no other exponent."""
+    doubled = exponent * 2
+    if not float(doubled).is_integer() or abs(exponent) > 64 or (not c.type.dtype.is_float and exponent < 0):
+        raise CaptureError(f"exponent {exponent} is not supported: integers from -64 to 64 and halves are")
+    whole, half = divmod(abs(int(doubled)), 2)
+
+    def f(x: Scalar) -> Scalar | float | int:
+        power: Any = None
+        square = x
+        for bit in bin(whole)[:1:-1]:
+            if bit == "1":
+                power = square if power is None else power * square
+            square = square * square
+        if half:
+            power = x.sqrt() if power is None else power * x.sqrt()
+        if power is None:
+            return 1
+        result: Scalar = 1.0 / power if exponent < 0 else power
+        return result
+
+    return c.elementwise(f, x)
+
+
+def clamp(c: Context, x: Operand, low: Operand | None = None, high: Operand | None = None) -> Value:
+    """min(max(x, low), high); NaN stays NaN."""
+    bounds = [b for b in (low, high) if b is not None]
+
+    def f(x: Scalar, *given: Scalar) -> Scalar:
+        rest = iter(given)
+        if low is not None:
+            x = x.max(next(rest))
+        return x.min(next(rest)) if high is not None else x
+
+    return c.elementwise(f, x, *bounds)
+
+
+def clamp_min(c: Context, x: Operand, low: Operand) -> Value:
+    return clamp(c, x, low)
+
+
+def clamp_max(c: Context, x: Operand, high: Operand) -> Value:
+    return clamp(c, x, None, high)
+
+
+def where(c: Context, condition: Operand, x: Operand, y: Operand) -> Value:
+    condition = c.value(condition)
+    regs = c.type.dtype.reg
+
+    def f(flag: Scalar, x: Scalar, y: Scalar) -> Scalar:
+        return flag.builder.select(flag.to(Reg.boolean), x.to(regs), y.to(regs))
+
+    x, y = (v if isinstance(v, Value) else c.value(v, c.type.dtype) for v in (x, y))
+    return c.g.map(f, condition, x, y, shape=c.type.shape, dtype=c.type.dtype)
+
+
+def masked_fill(c: Context, x: Operand, mask: Operand, fill: Operand) -> Value:
+    return where(c, mask, fill, x)
+
+
+def sign(x: Scalar) -> Scalar:
+    if x.reg is not Reg.f32:
+        zero = x.builder.literal(0, x.reg)
+        one, minus = x.builder.literal(1, x.reg), x.builder.literal(-1, x.reg)
+        return x.builder.select(x < 0, minus, x.builder.select(x.equals(0), zero, one))
+    b = x.builder
+    return b.select(x > 0.0, 1.0, b.select(x < 0.0, -1.0, b.select(x.equals(0.0), 0.0, x)))
+
+
+def absolute(x: Scalar) -> Scalar:
+    return x.abs() if x.reg is Reg.f32 else x.max(0 - x)
+
+
+def negate(x: Scalar) -> Scalar:
+    return -x if x.reg is Reg.f32 else 0 - x
+
+
+def logical_not(c: Context, x: Operand) -> Value:
+    return c.elementwise(lambda x: ~x, x, compute=Reg.boolean)
+
+
+def is_nan(c: Context, x: Operand) -> Value:
+    return c.elementwise(lambda x: ~x.equals(x), x, compute=c.promoted(x))
+
+
+# ---- activations and their derivatives --------------------------------------------------------------------------
+
+SQRT_HALF = math.sqrt(0.5)
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+CUBIC = 0.044715
+
+
+def threshold_backward(c: Context, grad: Operand, x: Operand, threshold: Number) -> Value:
+    """The gradient where x > threshold (or x is NaN), else 0."""
+    return c.elementwise(lambda g, x: g.builder.select(x <= threshold, 0.0, g), grad, x)
+
+
+def threshold(c: Context, x: Operand, level: Number, value: Number) -> Value:
+    return c.elementwise(lambda x: x.builder.select(x <= level, value, x), x)
+
+
+def gelu(c: Context, x: Operand, approximate: str = "none") -> Value:
+    if approximate == "tanh":
+        return c.elementwise(lambda x: 0.5 * x * (1.0 + functions.tanh(_gelu_inner(x))), x)
+    return c.elementwise(lambda x: 0.5 * x * (1.0 + functions.erf(x * SQRT_HALF)), x)
+
+
+def _gelu_inner(x: Scalar) -> Scalar:
+    return SQRT_2_OVER_PI * x.builder.fma(CUBIC, x * x * x, x)
+
+
+def gelu_backward(c: Context, grad: Operand, x: Operand, approximate: str = "none") -> Value:
+    def exact(g: Scalar, x: Scalar) -> Scalar:
+        cdf = 0.5 * (1.0 + functions.erf(x * SQRT_HALF))
+        density = functions.exp(-0.5 * (x * x)) * (0.5 * SQRT_2_OVER_PI)
+        return g * x.builder.fma(x, density, cdf)
+
+    def tanh(g: Scalar, x: Scalar) -> Scalar:
+        t = functions.tanh(_gelu_inner(x))
+        inner = SQRT_2_OVER_PI * x.builder.fma(3 * CUBIC, x * x, 1.0)
+        slope = 0.5 * x * ((1.0 - t) * (1.0 + t)) * inner
+        return g * (0.5 * (1.0 + t) + slope)
+
+    return c.elementwise(tanh if approximate == "tanh" else exact, grad, x)
+
+
+def tanh_backward(g: Scalar, y: Scalar) -> Scalar:
+    return g * (1.0 - y * y)
+
+
+def sigmoid_backward(g: Scalar, y: Scalar) -> Scalar:
+    return g * ((1.0 - y) * y)
+
+
+def silu(x: Scalar) -> Scalar:
+    return x * functions.sigmoid(x)
+
+
+def silu_backward(g: Scalar, x: Scalar) -> Scalar:
+    s = functions.sigmoid(x)
+    return g * (s * x.builder.fma(x, 1.0 - s, 1.0))
+
+
+def leaky_relu(c: Context, x: Operand, slope: Number = 0.01) -> Value:
+    return c.elementwise(lambda x: x.builder.select(x > 0.0, x, x * slope), x)
+
+
+def leaky_relu_backward(c: Context, grad: Operand, x: Operand, slope: Number, is_result: bool) -> Value:
+    return c.elementwise(lambda g, x: g.builder.select(x > 0.0, g, g * slope), grad, x)
+
+
+def elu(c: Context, x: Operand, alpha: Number = 1, scale: Number = 1, input_scale: Number = 1) -> Value:
+    def f(x: Scalar) -> Scalar:
+        low = functions.expm1(x * input_scale) * (alpha * scale)
+        return x.builder.select(x <= 0.0, low, x * scale)
+
+    return c.elementwise(f, x)
+
+
+def elu_backward(
+    c: Context, grad: Operand, alpha: Number, scale: Number, input_scale: Number, is_result: bool, x: Operand
+) -> Value:
+    def f(g: Scalar, x: Scalar) -> Scalar:
+        if is_result:
+            low = g * input_scale * (x + alpha * scale)
+        else:
+            low = g * (input_scale * alpha * scale) * functions.exp(x * input_scale)
+        return x.builder.select(x <= 0.0, low, g * scale)
+
+    return c.elementwise(f, grad, x)
+
+
+def hardtanh(c: Context, x: Operand, low: Number = -1, high: Number = 1) -> Value:
+    return clamp(c, x, low, high)
+
+
+def hardtanh_backward(c: Context, grad: Operand, x: Operand, low: Number, high: Number) -> Value:
+    return c.elementwise(lambda g, x: g.builder.select((x <= low) | (x >= high), 0.0, g), grad, x)
+
+
+def softplus(c: Context, x: Operand, beta: Number = 1, level: Number = 20) -> Value:
+    def f(x: Scalar) -> Scalar:
+        z = x * beta
+        return x.builder.select(z > level, x, functions.log1p(functions.exp(z)) / beta)
+
+    return c.elementwise(f, x)
+
+
+def softplus_backward(c: Context, grad: Operand, x: Operand, beta: Number, level: Number) -> Value:
+    def f(g: Scalar, x: Scalar) -> Scalar:
+        z = x * beta
+        return x.builder.select(z > level, g, g * functions.sigmoid(z))
+
+    return c.elementwise(f, grad, x)
+
+
+def log_sigmoid(c: Context, x: Operand) -> tuple[Value, Value]:
+    """min(x, 0) - log1p(exp(-|x|)), and the buffer exp(-|x|) that the backward pass reads."""
+    y = c.elementwise(lambda x: x.min(0.0) - functions.log1p(functions.exp(-x.abs())), x)
+    if 0 in c.types[1].shape:  # the CPU kernel returns no buffer in inference
+        return y, c.g.full(c.types[1].shape, 0.0)
+    return y, c.elementwise(lambda x: functions.exp(-x.abs()), x, result=1)
+
+
+def log_sigmoid_backward(c: Context, grad: Operand, x: Operand, buffer: Operand) -> Value:
+    return c.elementwise(lambda g, x: g * functions.sigmoid(-x), grad, x)
+
+
+# ---- random numbers ---------------------------------------------------------------------------------------------
+
+
+def bernoulli(c: Context, x: Operand, p: Number = 0.5, generator: Any = None) -> Value:
+    """1 with probability p, to 2^-24."""
+    if generator is not None:
+        raise CaptureError("a torch.Generator has no place in a program; its numbers come from the task's seed")
+    limit = math.ceil(p * (1 << 24))
+    words = c.random_words(c.type.shape)
+    return c.map(lambda w: ((w >> 8) < limit).to(Reg.u32), words, out=c.type, compute=Reg.u32)
+
+
+def native_dropout(c: Context, x: Operand, p: Number, train: bool | None = True) -> tuple[Value, Value]:
+    """x / (1 - p) where kept, and the mask."""
+    if not train:
+        return c.value(x), c.g.full(c.types[1].shape, 1, c.types[1].dtype)
+    limit = math.ceil((1 - p) * (1 << 24))
+    mask = c.map(lambda w: (w >> 8) < limit, c.random_words(c.type.shape), out=c.types[1], compute=Reg.u32)
+    scale = 1 / (1 - p) if p < 1 else 0.0
+    return c.elementwise(lambda x, m: x * (m * scale), x, mask), mask
+
+
+__all__ = ["nan_of"]

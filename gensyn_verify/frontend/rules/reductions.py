@@ -1,0 +1,174 @@
+"""Sums, means, variances, extremes and softmax, in the orders of the numerics specification."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from gensyn_verify.frontend.context import Context, Number, Operand, axes_of
+from gensyn_verify.program import Dtype, Reg, Scalar, TensorType, Value, functions
+from gensyn_verify.program.types import Shape
+
+
+def _count(x: Value, axes: tuple[int, ...]) -> int:
+    return math.prod(x.shape[a] for a in axes)
+
+
+def _float(c: Context, x: Operand) -> Value:
+    x = c.value(x)
+    return x if x.dtype.is_float else c.cast(x, Dtype.f32)
+
+
+def total(c: Context, x: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    """aten.sum."""
+    x = _float(c, x) if c.type.dtype.is_float else c.value(x)
+    return c.cast(c.sum(x, axes_of(dim, len(x.shape)), keepdim), c.type.dtype)
+
+
+def mean(c: Context, x: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    """Sum, then one division."""
+    x = _float(c, x)
+    axes = axes_of(dim, len(x.shape))
+    n = float(_count(x, axes))
+    return c.elementwise(lambda s: s / n, c.sum(x, axes, keepdim))
+
+
+def _moments(c: Context, x: Value, axes: tuple[int, ...], correction: Number | None) -> tuple[Value, Value]:
+    """Variance and mean with the reduced axes kept as 1, both f32: two passes."""
+    n = _count(x, axes)
+    wide = TensorType(Dtype.f32, tuple(1 if a in axes else d for a, d in enumerate(x.shape)))
+    center = c.map(lambda s: s / float(n), c.sum(x, axes, True), out=wide)
+    squares = c.map(lambda x, m: (x - m) * (x - m), x, center, out=TensorType(Dtype.f32, x.shape))
+    freedom = max(n - (1 if correction is None else correction), 0)
+    return c.map(lambda s: s / float(freedom), c.sum(squares, axes, True), out=wide), center
+
+
+def variance(
+    c: Context, x: Operand, dim: Any = None, correction: Number | None = None, keepdim: bool = False
+) -> Value:
+    x = _float(c, x)
+    spread, _ = _moments(c, x, axes_of(dim, len(x.shape)), correction)
+    return c.cast(c.g.reshape(spread, c.type.shape), c.type.dtype)
+
+
+def variance_and_mean(
+    c: Context, x: Operand, dim: Any = None, correction: Number | None = None, keepdim: bool = False
+) -> tuple[Value, ...]:
+    x = _float(c, x)
+    moments = _moments(c, x, axes_of(dim, len(x.shape)), correction)
+    return tuple(c.cast(c.g.reshape(m, t.shape), t.dtype) for m, t in zip(moments, c.types, strict=True))
+
+
+def deviation(
+    c: Context, x: Operand, dim: Any = None, correction: Number | None = None, keepdim: bool = False
+) -> Value:
+    return c.elementwise(lambda v: v.sqrt(), variance(c, x, dim, correction, keepdim))
+
+
+def extreme(name: str, with_position: bool = False) -> Any:
+    """max or min over axes; with position: also the lowest index of an equal value."""
+
+    def rule(c: Context, x: Operand, dim: Any = None, keepdim: bool = False) -> Any:
+        x = c.value(x)
+        axes = axes_of(dim, len(x.shape))
+        best = c.g.reduce(name, x, axes, keepdim) if axes else x
+        if not with_position:
+            return best
+        return best, c.g.reduce(f"arg{name}", x, axes, keepdim) if axes else c.g.full((), 0, Dtype.i32)
+
+    return rule
+
+
+def maximum(c: Context, x: Operand, *args: Any) -> Any:
+    """aten.max: of everything, along one axis with positions, or of two tensors."""
+    return _extreme_overload(c, "max", x, *args)
+
+
+def minimum(c: Context, x: Operand, *args: Any) -> Any:
+    return _extreme_overload(c, "min", x, *args)
+
+
+def _extreme_overload(c: Context, name: str, x: Operand, other: Any = None, keepdim: bool = False) -> Any:
+    if isinstance(other, (Value, Tensor)):
+        return c.elementwise(lambda x, y: x.max(y) if name == "max" else x.min(y), x, other)
+    return extreme(name, with_position=other is not None)(c, x, other, keepdim)
+
+
+def position(name: str) -> Any:
+    """argmax or argmin over one axis or all."""
+
+    def rule(c: Context, x: Operand, dim: int | None = None, keepdim: bool = False) -> Value:
+        x = c.value(x)
+        axes = axes_of(dim, len(x.shape))
+        return c.g.reduce(name, x, axes, keepdim) if axes else c.g.full((), 0, Dtype.i32)
+
+    return rule
+
+
+def any_true(c: Context, x: Operand, dim: Any = None, keepdim: bool = False) -> Value:
+    return _quantifier(c, "max", x, dim, keepdim)
+
+
+def all_true(c: Context, x: Operand, dim: Any = None, keepdim: bool = False) -> Value:
+    return _quantifier(c, "min", x, dim, keepdim)
+
+
+def _quantifier(c: Context, name: str, x: Operand, dim: Any, keepdim: bool) -> Value:
+    x = c.value(x)
+    flags = c.map(lambda v: v.to(Reg.i32), x, out=TensorType(Dtype.i32, x.shape), compute=Reg.boolean)
+    axes = axes_of(dim, len(x.shape))
+    return c.cast(c.g.reduce(name, flags, axes, keepdim) if axes else flags, c.type.dtype)
+
+
+# ---- softmax: max, subtract, exp, sum, divide -------------------------------------------------------------------
+
+
+def _shifted(c: Context, x: Value, dim: int) -> tuple[Value, Value, Value, TensorType]:
+    """Maxima, exp(x - max), their sums, and the f32 type of x."""
+    axes = axes_of(dim, len(x.shape))
+    wide = TensorType(Dtype.f32, x.shape)
+    if not axes:
+        top = c.cast(x, Dtype.f32)
+    else:
+        top = c.cast(c.g.reduce("max", x, axes, True), Dtype.f32)
+    powers = c.map(lambda x, m: functions.exp(x - m), x, top, out=wide)
+    return top, powers, c.sum(powers, axes, True), wide
+
+
+def softmax(c: Context, x: Operand, dim: int, half_to_float: bool = False) -> Value:
+    _, powers, sums, _ = _shifted(c, _float(c, x), dim)
+    return c.elementwise(lambda p, s: p / s, powers, sums)
+
+
+def log_softmax(c: Context, x: Operand, dim: int, half_to_float: bool = False) -> Value:
+    """(x - max) - log(sum of exp(x - max))."""
+    x = _float(c, x)
+    top, _, sums, _ = _shifted(c, x, dim)
+    logs = c.map(functions.log, sums, out=sums.type)
+    return c.elementwise(lambda x, m, l: (x - m) - l, x, top, logs)
+
+
+def softmax_backward(c: Context, grad: Operand, y: Operand, dim: int, dtype: Any = None) -> Value:
+    """y (grad - sum(grad y))."""
+    grad, y = _float(c, grad), _float(c, y)
+    products = c.map(lambda g, y: g * y, grad, y, out=TensorType(Dtype.f32, _wide(grad, y)))
+    sums = c.sum(products, axes_of(dim, len(y.shape)), True)
+
+    def f(g: Scalar, y: Scalar, s: Scalar) -> Scalar:
+        return y * (g - s)
+
+    return c.elementwise(f, grad, y, sums)
+
+
+def log_softmax_backward(c: Context, grad: Operand, y: Operand, dim: int, dtype: Any = None) -> Value:
+    """grad - exp(y) sum(grad)."""
+    y = _float(c, y)
+    grad = c.g.broadcast(_float(c, grad), y.shape)
+    sums = c.sum(grad, axes_of(dim, len(y.shape)), True)
+    return c.elementwise(lambda g, y, s: g - functions.exp(y) * s, grad, y, sums)
+
+
+def _wide(a: Value, b: Value) -> Shape:
+    return a.shape if len(a.shape) >= len(b.shape) and a.type.elements >= b.type.elements else b.shape

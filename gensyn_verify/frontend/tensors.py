@@ -1,0 +1,72 @@
+"""PyTorch tensors as the arrays and types of programs, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gensyn_verify.backends.arrays import CARRIER, Array
+from gensyn_verify.errors import CaptureError
+from gensyn_verify.program.types import Dtype, TensorType
+
+STORED_AS: dict[torch.dtype, Dtype] = {
+    torch.float32: Dtype.f32,
+    torch.bfloat16: Dtype.bf16,
+    torch.float16: Dtype.f16,
+    torch.int64: Dtype.i32,  # values are checked where they enter; arithmetic wraps at 2^31
+    torch.int32: Dtype.i32,
+    torch.uint8: Dtype.u8,
+    torch.bool: Dtype.boolean,
+}
+I32_MIN, I32_MAX = -(1 << 31), (1 << 31) - 1
+
+
+def stored_dtype(dtype: torch.dtype) -> Dtype:
+    """The element type that stands for a torch dtype; CaptureError where there is none."""
+    if dtype not in STORED_AS:
+        advice = "; convert it with .float()" if dtype is torch.float64 else ""
+        known = ", ".join(str(d).removeprefix("torch.") for d in STORED_AS)
+        raise CaptureError(f"{dtype} has no place in a program; supported are {known}{advice}")
+    return STORED_AS[dtype]
+
+
+def tensor_type(tensor: Tensor) -> TensorType:
+    return TensorType(stored_dtype(tensor.dtype), tuple(tensor.shape))
+
+
+def to_array(tensor: Tensor, what: str) -> Array:
+    """A copy of `tensor` in its carrier, C-contiguous; int64 becomes int32 if every value fits.
+
+    Raises CaptureError, naming `what`, for other devices, sparse layouts, dtypes without a place, values out of range.
+    """
+    try:
+        dtype = stored_dtype(tensor.dtype)
+    except CaptureError as error:
+        raise CaptureError(f"{what}: {error}") from None
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
+        raise CaptureError(f"{what}: expected a dense tensor on the cpu, found {tensor.layout} on {tensor.device}")
+    dense = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    if dtype is Dtype.bf16:
+        array: Array = dense.view(torch.int16).numpy().view(np.uint16)
+    else:
+        array = dense.numpy()
+    if array.dtype == np.int64 and array.size and not I32_MIN <= int(array.min()) <= int(array.max()) <= I32_MAX:
+        raise CaptureError(
+            f"{what}: int64 values are kept as int32, from {I32_MIN} to {I32_MAX}; "
+            f"found {int(array.min())} to {int(array.max())}"
+        )
+    return np.array(array, dtype=CARRIER[dtype], order="C", copy=True).reshape(tuple(tensor.shape))
+
+
+def write_array(array: Array, tensor: Tensor) -> None:
+    """Copy a carrier array into `tensor`, whatever its strides; the reverse of `to_array`."""
+    source: Any = np.ascontiguousarray(array).reshape(array.shape)
+    if tensor.dtype is torch.bfloat16:
+        loaded = torch.from_numpy(source.view(np.int16)).view(torch.bfloat16)
+    else:
+        loaded = torch.from_numpy(source)
+    with torch.no_grad():
+        tensor.copy_(loaded)

@@ -1,0 +1,275 @@
+"""A PyTorch training step as one flat ATen graph: forward, loss, gradients, changed buffers.
+
+The step runs once on fake tensors (shapes without storage), so nothing is computed, nothing of the model changes and
+no random numbers are drawn. A second pass turns in-place operations into pure ones. Every node keeps its `Origin`: the
+module that was running and the line of the caller's source. A node of the backward pass has the origin of the forward
+operation that it differentiates.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call, functionalize
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gensyn_verify.errors import CaptureError
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an ATen operation comes from."""
+
+    module: str = ""  # dotted path of the running module, "" outside of the model
+    file: str = ""
+    line: int = 0
+    backward: bool = False
+
+    def __str__(self) -> str:
+        """Short, for listings: `features.0 (net.py:12) backward`."""
+        parts = [self.module or "loss", f"({os.path.basename(self.file)}:{self.line})" if self.file else ""]
+        return " ".join(p for p in [*parts, "backward" if self.backward else ""] if p)
+
+    def describe(self) -> str:
+        """Long, for errors: module path, file, line and the source text."""
+        place = f"module {self.module!r}" if self.module else "the loss function"
+        if self.backward:
+            place = f"the backward pass of {place}"
+        if not self.file:
+            return place
+        source = linecache.getline(self.file, self.line).strip()
+        return f"{place}, {self.file}:{self.line}" + (f"\n    {source}" if source else "")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The graph and the meaning of its placeholders and results, in order.
+
+    Placeholders: parameters, buffers, batch leaves. Results: the loss, the gradient of each name in `gradients` (None
+    where the loss does not depend on it), every parameter and every buffer after the forward pass.
+    """
+
+    graph: fx.GraphModule
+    parameters: tuple[str, ...]
+    buffers: tuple[str, ...]
+    batch: tuple[str, ...]
+    gradients: tuple[str, ...]
+
+
+class StepModule(nn.Module):
+    """Model and loss as one module, so that the tensors of both are found, named and replaced together."""
+
+    def __init__(self, model: nn.Module, loss_fn: Callable[..., Any], loss_takes_model: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.loss_fn = loss_fn
+        self._loss_takes_model = loss_takes_model
+
+    def forward(self, batch: Any) -> Any:
+        if self._loss_takes_model:
+            return self.loss_fn(self.model, batch)
+        inputs, *targets = batch if isinstance(batch, (tuple, list)) else (batch,)
+        if isinstance(inputs, Mapping):
+            return self.loss_fn(self.model(**inputs), *targets)
+        if isinstance(inputs, (tuple, list)):
+            return self.loss_fn(self.model(*inputs), *targets)
+        return self.loss_fn(self.model(inputs), *targets)
+
+
+def public_name(name: str) -> str:
+    """The name a user knows: tensors of the model without prefix, those of the loss function under `loss_fn.`."""
+    return name.removeprefix("model.")
+
+
+def parameters_of(step: StepModule) -> dict[str, nn.Parameter]:
+    """Every parameter once, by public name; a shared one under its first name."""
+    return {public_name(n): p for n, p in step.named_parameters()}
+
+
+def buffers_of(step: StepModule) -> dict[str, Tensor]:
+    """Every buffer once, persistent or not, by public name."""
+    return {public_name(n): b for n, b in step.named_buffers()}
+
+
+def trace(
+    step: StepModule, batch: Any, batch_names: Sequence[str], gradients: Sequence[str]
+) -> Traced:
+    """The ATen graph of one step of `step` on `batch`.
+
+    `batch_names` name the tensors of `batch` in pytree order; `gradients` are the parameters to differentiate by.
+    Raises CaptureError where the step cannot be traced: control flow that depends on data, a loss that is no float32
+    scalar, a changed tensor that is neither parameter nor buffer.
+    """
+    private = {public_name(n): n for n, _ in [*step.named_parameters(), *step.named_buffers()]}
+    parameters, buffers = parameters_of(step), buffers_of(step)
+    leaves, structure = pytree.tree_flatten(batch)
+    recorder = _Recorder()
+
+    def one_step(ps: list[Tensor], bs: list[Tensor], xs: list[Tensor]) -> list[Tensor | None]:
+        p = {n: t.detach().requires_grad_(n in gradients) for n, t in zip(parameters, ps, strict=True)}
+        tensors = {private[n]: t for n, t in [*p.items(), *zip(buffers, bs, strict=True)]}
+        with torch.enable_grad(), recorder:
+            loss = functional_call(step, tensors, (pytree.tree_unflatten(xs, structure),))
+            _check_loss(loss)
+            wanted = [p[n] for n in gradients]
+            grads = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
+        return [loss.detach(), *grads, *(tensors[private[n]].detach() for n in [*parameters, *buffers])]
+
+    with torch.random.fork_rng(devices=[]), _module_paths(step, recorder):
+        try:
+            arguments = list(parameters.values()), list(buffers.values()), leaves
+            first = make_fx(one_step, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
+        except CaptureError:
+            raise
+        except Exception as error:
+            raise CaptureError(
+                f"the training step cannot be traced at {recorder.origin.describe()}\n{type(error).__name__}: {error}\n"
+                "shapes and control flow must not depend on the values of tensors"
+            ) from error
+        _refuse_hidden_state(first)
+        interpreter = _KeepOrigins(first)
+
+        def pure(*flat: Tensor) -> Any:
+            return interpreter.run(*flat, enable_io_processing=False)
+
+        flat = [*parameters.values(), *buffers.values(), *leaves]
+        second = make_fx(functionalize(pure, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
+        graph = second(*(t.detach() for t in flat))
+    return Traced(graph, tuple(parameters), tuple(buffers), tuple(batch_names), tuple(gradients))
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, Tensor):
+        raise CaptureError(f"the loss function must return a tensor, found {type(loss).__name__}")
+    if loss.dim() != 0 or loss.dtype is not torch.float32:
+        raise CaptureError(
+            f"the loss must be one float32 number, found {loss.dtype} of shape {list(loss.shape)}; "
+            "reduce it with .mean() or .sum()"
+        )
+    if not loss.requires_grad:
+        raise CaptureError("the loss does not depend on any parameter that the optimizer trains")
+
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def _caller() -> tuple[str, int]:
+    """File and line of the innermost frame that belongs to neither torch nor this package."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith((_TORCH, _HERE, "<frozen", "<eval_with_key>")) and not file.endswith("contextlib.py"):
+            return file, frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return "", 0
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes the origin of every traced node into its meta, and refuses changes to tensors outside of the step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modules: list[str] = []
+        self.origin = Origin()
+        self._forward: dict[int, Origin] = {}  # autograd sequence number -> origin of the forward operation
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.origin = self._locate()
+        _refuse_outside_change(func, args, self.origin)
+        with _origin_of_new_nodes(self.origin):
+            return func(*args, **(kwargs or {}))
+
+    def _locate(self) -> Origin:
+        node = torch._C._current_autograd_node()
+        if node is not None:
+            forward = self._forward.get(node._sequence_nr(), Origin())
+            return Origin(forward.module, forward.file, forward.line, backward=True)
+        origin = Origin(self.modules[-1] if self.modules else "", *_caller())
+        self._forward.setdefault(torch.autograd._get_sequence_nr() - 1, origin)
+        return origin
+
+
+@contextmanager
+def _origin_of_new_nodes(origin: Origin | None) -> Iterator[None]:
+    """Nodes that the proxy tracer appends inside get `origin`."""
+    mode = get_proxy_mode()
+    if mode is None:
+        yield
+        return
+    graph = mode.tracer.graph
+    before = len(graph.nodes)
+    yield
+    for _, node in zip(range(len(graph.nodes) - before), reversed(graph.nodes), strict=False):
+        if origin is not None:
+            node.meta["origin"] = origin
+
+
+class _KeepOrigins(fx.Interpreter):
+    """Runs the first graph and hands each node's origin to the nodes it becomes."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        with _origin_of_new_nodes(n.meta.get("origin")):
+            return super().run_node(n)
+
+
+@contextmanager
+def _module_paths(step: StepModule, recorder: _Recorder) -> Iterator[None]:
+    """While inside, `recorder.modules` is the stack of paths of the running modules."""
+    handles = []
+
+    def enter(path: str) -> Callable[..., None]:
+        return lambda *_: recorder.modules.append(path)
+
+    def leave(*_: Any) -> None:
+        recorder.modules.pop()
+
+    for name, module in step.named_modules():
+        if name:
+            path = name if name == "model" else public_name(name)
+            handles.append(module.register_forward_pre_hook(enter(path), prepend=True))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _written(func: Any, args: Sequence[Any]) -> Iterator[Any]:
+    """The arguments that an operation changes in place."""
+    if isinstance(func, torch._ops.OpOverload):
+        for declared, value in zip(func._schema.arguments, args, strict=False):
+            if declared.alias_info is not None and declared.alias_info.is_write:
+                yield value
+
+
+_HIDDEN = "a tensor that is neither parameter nor buffer; make it state with register_buffer"
+
+
+def _refuse_outside_change(func: Any, args: Sequence[Any], origin: Origin) -> None:
+    """A real tensor among fake ones comes from outside of the step: changing it would also change the user's tensor."""
+    for value in _written(func, args):
+        if type(value) in (Tensor, nn.Parameter):
+            raise CaptureError(f"{func} changes {_HIDDEN}\nat {origin.describe()}")
+
+
+def _refuse_hidden_state(graph: fx.GraphModule) -> None:
+    """The same for views of outside tensors, which are already fake: found by following views to their base."""
+    for node in graph.graph.nodes:
+        for value in _written(node.target, node.args):
+            base = value
+            while isinstance(base, fx.Node) and base.op == "call_function" and getattr(base.target, "is_view", False):
+                base = base.args[0]
+            if isinstance(base, fx.Node) and base.op == "get_attr":
+                raise CaptureError(f"{node.target} changes {_HIDDEN}\nat {node.meta.get('origin', Origin()).describe()}")
