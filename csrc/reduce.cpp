@@ -1,9 +1,10 @@
 // reduce: sum, max, min, argmax, argmin over some axes.
 //
 // The order of a sum of n values: value i goes to lane i mod 64; a lane starts at -0 (the exact identity) and adds its
-// values in ascending i; lanes fold 32, 16, 8, 4, 2, 1 (lane l += lane l + h). 65,536 values are a segment; segments
-// add left to right. 64 lanes are whole vectors on every instruction set, so the order is the same on all; rows,
-// columns and segments are independent, so threads change nothing. max and min do not depend on an order.
+// values in ascending i; lanes fold 32, 16, 8, 4, 2, 1 (lane l += lane l + h). 2,048 values are a segment; the
+// segments' sums are summed by the same rule until one is left. 64 lanes are whole vectors on every instruction set, so
+// the order is the same on all; rows, columns and segments are independent, so threads change nothing. max and min do
+// not depend on an order.
 #include <algorithm>
 
 #include "scalar_ops.h"
@@ -14,8 +15,8 @@ namespace gv::GV_ISA {
 namespace {
 
 constexpr int LANES = 64, Q_LANES = LANES / W;
-constexpr int64_t SEGMENT = 65536;
-constexpr int64_t STAGE = 2048;  // elements converted or gathered at a time, a multiple of 64
+constexpr int64_t SEGMENT = 2048;   // the numerics
+constexpr int64_t STAGE = SEGMENT;  // elements converted or gathered at a time, a multiple of 64
 
 // A box of strided elements in row-major order, neighbouring axes merged where one walk covers both.
 struct Walk {
@@ -169,12 +170,19 @@ uint32_t fold_range(const Job& job, int64_t base, int64_t begin, int64_t end) {
     return lanes.fold();
 }
 
-// The segments' results, left to right.
+// The segments' results, joined by the same rule, in place, until one is left.
 template <class V, class Op>
-uint32_t join_segments(const uint32_t* parts, int64_t n) {
-    V total = (V)splat(parts[0]);
-    for (int64_t s = 1; s < n; s++) total = Op::join(total, (V)splat(parts[s]));
-    return ((U)total)[0];
+uint32_t join_segments(uint32_t* parts, int64_t n) {
+    while (n > 1) {
+        const int64_t segments = (n + SEGMENT - 1) / SEGMENT;
+        for (int64_t s = 0; s < segments; s++) {
+            Lanes<V, Op> lanes;
+            lanes.take(parts + s * SEGMENT, std::min(SEGMENT, n - s * SEGMENT));
+            parts[s] = lanes.fold();
+        }
+        n = segments;
+    }
+    return parts[0];
 }
 
 void put(const Job& job, int64_t o, uint32_t bits) {
@@ -197,7 +205,7 @@ thread_local Scratch parts_scratch;
 template <class V, class Op>
 void rows(const Job& job) {
     const int64_t n = job.reduced.elements, segments = (n + SEGMENT - 1) / SEGMENT;
-    if (segments > 1 && job.kept.elements < 2 * get_threads()) {
+    if (segments > 32 && job.kept.elements < 2 * get_threads()) {
         uint32_t* parts = static_cast<uint32_t*>(parts_scratch.get(size_t(segments) * 4));
         for (int64_t o = 0; o < job.kept.elements; o++) {
             const int64_t base = job.kept.offset(o);
@@ -210,14 +218,12 @@ void rows(const Job& job) {
         return;
     }
     share(job.kept.elements, n, [&](int64_t first, int64_t last) {
+        uint32_t* parts = static_cast<uint32_t*>(parts_scratch.get(size_t(segments) * 4));
         for (int64_t o = first; o < last; o++) {
             const int64_t base = job.kept.offset(o);
-            V total{};
-            for (int64_t s = 0; s < segments; s++) {
-                const V part = (V)splat(fold_range<V, Op>(job, base, s * SEGMENT, std::min(n, (s + 1) * SEGMENT)));
-                total = s == 0 ? part : Op::join(total, part);
-            }
-            put(job, o, ((U)total)[0]);
+            for (int64_t s = 0; s < segments; s++)
+                parts[s] = fold_range<V, Op>(job, base, s * SEGMENT, std::min(n, (s + 1) * SEGMENT));
+            put(job, o, join_segments<V, Op>(parts, segments));
         }
     });
 }
