@@ -1,8 +1,9 @@
 """What `gverify doctor` checks: that the kernels of this machine give the published bits.
 
 One program uses every node kind, every dtype and every published function on inputs that include NaN, infinities,
-subnormals, signed zeros and indices out of range. It runs on the reference backend and on every instruction set that
-the CPU has, with one thread and with all; every output must have the root that tests/vectors/selftest.json states.
+subnormals, signed zeros and indices out of range; every output must have the root that tests/vectors/selftest.json
+states. It and the numeric vectors run on the reference backend and on every instruction set that the CPU has, with
+one thread and with all.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from gensyn_verify.backends import evaluate
 from gensyn_verify.backends.arrays import CARRIER, Array
 from gensyn_verify.backends.reference import philox
-from gensyn_verify.errors import BackendError
+from gensyn_verify.cli import vectors
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value, functions
 from gensyn_verify.program.scalar import Scalar
 
@@ -137,17 +137,16 @@ def roots(backend: str) -> dict[str, str]:
     return {name: tensor_root(array).hex() for name, array in evaluate(build(), inputs(), backend).items()}
 
 
-def vectors_folder() -> Path:
-    """Where the JSON vectors are: beside the package's modules once installed, in tests/ of a source tree."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "vectors", package.parent / "tests" / "vectors"):
-        if folder.joinpath("selftest.json").is_file():
-            return folder
-    raise BackendError(f"no test vectors beside {package}: the installation is incomplete; install the package again")
-
-
-def load_vector(name: str) -> Any:
-    return json.loads(vectors_folder().joinpath(name).read_text("utf-8"))
+def vector() -> dict[str, Any]:
+    """The content of tests/vectors/selftest.json; `python -m gensyn_verify.cli.selftest` prints it."""
+    return {
+        "_comment": [
+            "BLAKE3 roots of the outputs of the program in gensyn_verify/cli/selftest.py, on any backend and machine.",
+            "program: its digest. `gverify doctor` compares them.",
+        ],
+        "program": build().digest.hex(),
+        "roots": roots("reference"),
+    }
 
 
 @contextmanager
@@ -168,21 +167,28 @@ def checks() -> Iterator[Check]:
     """Every check of this machine, one after the other."""
     from gensyn_verify import _native
 
-    expected = load_vector("selftest.json")
+    expected, cases = vectors.load("selftest"), list(vectors.numeric_cases())
     digest = build().digest.hex()
     yield Check("program digest", digest == expected["program"], f"expected {expected['program']}, found {digest}")
-    yield _compare("reference backend", expected["roots"], roots("reference"))
+    yield _compare("reference", expected["roots"], "reference", cases)
     for isa in _native.supported_isas():
         for threads in sorted({1, max(2, _native.get_threads())}):
             with _machine(isa, threads):
-                found = roots("cpu")
+                name = f"{isa}, {threads} thread{'s' * (threads > 1)}"
+                yield _compare(name, expected["roots"], "cpu", cases)
                 registers = _native.worker_control_registers()
-            name = f"cpu backend, {isa}, {threads} thread{'s' * (threads > 1)}"
-            yield _compare(name, expected["roots"], found)
-            if any(registers):
-                yield Check(f"{name}: control registers", False, f"bits that change results are set: {registers}")
+                if any(registers):
+                    yield Check(f"{name}: control registers", False, f"bits that change results are set: {registers}")
 
 
-def _compare(name: str, expected: dict[str, str], found: dict[str, str]) -> Check:
-    wrong = [k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)]
-    return Check(name, not wrong, f"other bits than published in {', '.join(sorted(wrong))}" if wrong else "")
+def _compare(name: str, expected: dict[str, str], backend: str, cases: list[vectors.Case]) -> Check:
+    """The self-test program and every numeric vector on one backend as it is set up now."""
+    found = roots(backend)
+    wrong = [f"output {k!r} of the self-test" for k in expected if expected[k] != found.get(k)]
+    wrong += [f"{c.file}.json: {c.why}" for c in cases if not c.holds(backend)]
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return Check(name, not wrong, f"other bits than published in {', '.join(wrong[:3])}{more}" if wrong else "")
+
+
+if __name__ == "__main__":
+    print(json.dumps(vector(), indent=1))
