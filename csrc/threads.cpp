@@ -1,11 +1,14 @@
 #include "threads.h"
 
+#include <pthread.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
 #if defined(__x86_64__)
@@ -36,23 +39,27 @@ void set_control_register(uint32_t bits) {
 #endif
 }
 
-// x86: flush-to-zero 15, rounding 14:13, denormals-are-zero 6. Arm: alternative half 26, default NaN 25, flush 24,
-// rounding 23:22, flush half 19. Sticky flags and masks do not change results.
+// `result_bits` change results and are 0 in the numerics. x86: flush-to-zero 15, rounding 14:13, denormals-are-zero 6.
+// Arm: alternative half 26, default NaN 25, flush 24, rounding 23:22, flush half 19, alternate handling 2:0.
+// `control_bits` are all that a caller can set, exceptions that trap among them: NaN and overflow are results here, not
+// errors. Sticky flags are left alone.
 #if defined(__x86_64__)
-static constexpr uint32_t numerics_mask = 0xE040;
+static constexpr uint32_t result_bits = 0xE040, control_bits = 0xFFC0, numerics = 0x1F80;  // 0x1F80: nothing traps
 #elif defined(__aarch64__)
-static constexpr uint32_t numerics_mask = 0x07C80000;
+static constexpr uint32_t result_bits = 0x07C80007, control_bits = 0xFFFFFFFF, numerics = 0;
 #else
-static constexpr uint32_t numerics_mask = 0;
+static constexpr uint32_t result_bits = 0, control_bits = 0, numerics = 0;
 #endif
 
-uint32_t control_register() { return raw_control_register() & numerics_mask; }
+uint32_t control_register() { return raw_control_register() & result_bits; }
+
+static bool foreign(uint32_t bits) { return ((bits ^ numerics) & control_bits) != 0; }
 
 NumericsScope::NumericsScope() : saved(raw_control_register()) {
-    if (saved & numerics_mask) set_control_register(saved & ~numerics_mask);
+    if (foreign(saved)) set_control_register((saved & ~control_bits) | numerics);
 }
 NumericsScope::~NumericsScope() {
-    if (saved & numerics_mask) set_control_register(saved);
+    if (foreign(saved)) set_control_register(saved);
 }
 
 namespace {
@@ -61,9 +68,11 @@ thread_local bool inside = false;
 
 class Pool {
   public:
-    ~Pool() { resize(0); }
+    // One parallel region at a time; a second caller computes alone.
+    std::mutex use;
 
     void resize(int workers) {
+        asked_ = workers;
         {
             std::lock_guard<std::mutex> lock(mutex_);
             stop_ = true;
@@ -73,10 +82,14 @@ class Pool {
         for (auto& t : threads_) t.join();
         threads_.clear();
         stop_ = false;
-        for (int i = 0; i < workers; i++) threads_.emplace_back([this, g = generation_.load()] { work(g); });
+        try {
+            for (int i = 0; i < workers; i++) threads_.emplace_back([this, g = generation_.load()] { work(g); });
+        } catch (const std::system_error&) {
+            // The system has no more threads to give: fewer compute the same bits.
+        }
     }
 
-    size_t workers() const { return threads_.size(); }
+    int asked() const { return asked_; }
 
     void run(int64_t tasks, void (*call)(void*, int64_t), void* context) {
         {
@@ -90,10 +103,17 @@ class Pool {
         }
         wake_.notify_all();
         drain();
-        while (busy_.load(std::memory_order_acquire) != 0) pause();
+        for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; spin++) {
+            if (spin < SPINS)
+                pause();
+            else
+                std::this_thread::yield();  // more threads than processors: let the last worker run
+        }
     }
 
   private:
+    static constexpr int SPINS = 4000;  // about the time between two kernels of one step
+
     static void pause() {
 #if defined(__x86_64__)
         _mm_pause();
@@ -115,8 +135,7 @@ class Pool {
             std::abort();
         }
         for (;;) {
-            // Spin for about the time between two kernels of one step, then sleep.
-            for (int spin = 0; spin < 4000 && generation_.load(std::memory_order_acquire) == seen; spin++) pause();
+            for (int spin = 0; spin < SPINS && generation_.load(std::memory_order_acquire) == seen; spin++) pause();
             if (generation_.load(std::memory_order_acquire) == seen) {
                 std::unique_lock<std::mutex> lock(mutex_);
                 wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
@@ -129,6 +148,7 @@ class Pool {
     }
 
     std::vector<std::thread> threads_;
+    int asked_ = 0;
     std::mutex mutex_;
     std::condition_variable wake_;
     std::atomic<uint64_t> generation_{0};
@@ -140,8 +160,21 @@ class Pool {
     int64_t tasks_ = 0;
 };
 
-std::mutex use;  // one parallel region at a time; a second caller computes alone
-Pool pool;
+// Never destroyed: at exit, workers and other callers may still be inside. After a fork the child has none of the
+// workers, and a lock may be held by a thread that it does not have either; so it starts with a new pool, made in place
+// because a forked child should not allocate.
+alignas(Pool) unsigned char pool_memory[sizeof(Pool)];
+Pool* make_pool() { return new (pool_memory) Pool; }
+void after_fork_in_child() { make_pool(); }
+
+Pool& pool() {
+    static Pool* const made = [] {
+        pthread_atfork(nullptr, nullptr, after_fork_in_child);
+        return make_pool();
+    }();
+    return *made;
+}
+
 std::atomic<int> wanted{0};
 
 int default_threads() {
@@ -167,10 +200,11 @@ void detail::run(int64_t tasks, void (*call)(void*, int64_t), void* context) {
     NumericsScope numerics;
     const int threads = get_threads();
     if (tasks > 1 && threads > 1 && !inside) {
-        std::unique_lock<std::mutex> lock(use, std::try_to_lock);
+        Pool& p = pool();
+        std::unique_lock<std::mutex> lock(p.use, std::try_to_lock);
         if (lock.owns_lock()) {
-            if (int(pool.workers()) != threads - 1) pool.resize(threads - 1);
-            pool.run(tasks, call, context);
+            if (p.asked() != threads - 1) p.resize(threads - 1);
+            p.run(tasks, call, context);
             return;
         }
     }

@@ -1,5 +1,6 @@
 // A persistent pool. Every thread that runs kernels, the caller included, has the control register of the numerics
-// (round to nearest even, no flushing) for the time of the work; the caller's own is restored afterwards.
+// (round to nearest even, no flushing, no traps) for the time of the work; the caller's own is restored afterwards.
+// A forked child makes a pool of its own.
 #pragma once
 #include <cstdint>
 #include <type_traits>
