@@ -1,5 +1,7 @@
-// The register tile of dot: up to MR x NR sums over one k block, each a chain acc = fma(a, b, acc) from +0 in ascending
-// k. Which sums share a tile, and whether operands come packed or straight from the tensor, changes no chain.
+// The register tile of dot: up to MR x NR sums over some blocks of k. In a
+// block every sum is a chain acc = fma(a, b, acc) from +0 in ascending k; at
+// its end the chain is added to c. Which sums share a tile, and whether
+// operands come packed or straight from the tensor, changes no chain.
 #pragma once
 #include <array>
 #include <utility>
@@ -8,7 +10,8 @@
 
 namespace {
 
-// Rows and vectors of a tile: as many accumulators as the registers hold, with one row of b beside them.
+// Rows and vectors of a tile: as many accumulators as the registers hold, with
+// one row of b beside them.
 #if defined(GV_ISA_avx512)
 constexpr int MR = 8, NV = 3;
 #elif defined(GV_ISA_avx2)
@@ -19,97 +22,118 @@ constexpr int MR = 8, NV = 3;
 constexpr int MR = 4, NV = 2;
 #endif
 constexpr int NR = NV * W;
-constexpr int PREFETCH = 16;  // k steps
+constexpr int PREFETCH = 16; // k steps
+
+constexpr int64_t BLOCK = 128; // of k: the numerics
 
 struct TileArgs {
-    int64_t k;                     // steps
-    const float* a;                // a[i * a_row + k * a_step]; packed: a_row = 1, a_step = MR
-    int64_t a_row, a_step;         //
-    const float* b;                // b[k * b_step + j]; packed: b_step = NR
-    int64_t b_step;                //
-    float* c;                      // c[i * c_row + j]
-    int64_t c_row;                 //
-    int last;                      // lanes in use of the last vector, 1 to W
-    bool first_block, last_block;  // c starts here; c is complete after this
+  int64_t blocks,
+      rest;       // BLOCK steps each but for the last block, which has `rest`
+  const float *a; // a[i * a_row + k * a_step]; packed: a_row = 1, a_step = MR
+  int64_t a_row, a_step;        //
+  const float *b;               // b[k * b_step + j]; packed: b_step = NR
+  int64_t b_step;               //
+  float *c;                     // c[i * c_row + j]
+  int64_t c_row;                //
+  int last;                     // lanes in use of the last vector, 1 to W
+  bool first_block, last_block; // c starts here; c is complete after this
 };
 
-template <int nv>
-inline F load_row(const float* p, int j, int last) {
-    return j == nv - 1 && last != W ? load_first(p + j * W, last) : load<F>(p + j * W);
+template <int nv> inline F load_row(const float *p, int j, int last) {
+  return j == nv - 1 && last != W ? load_first(p + j * W, last)
+                                  : load<F>(p + j * W);
 }
 
-// c = block sums, or c + block sums; NaN becomes canonical where c is complete. Loops are unrolled so that sums stay in
-// registers.
+// c = chains, or c + chains; NaN becomes canonical where c is complete. Loops
+// are unrolled so that chains stay in registers.
 template <int mr, int nv>
-inline void finish(const TileArgs& t, F (&acc)[mr][nv]) {
-    if (!t.first_block) {
-#pragma GCC unroll 16
-        for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
-            for (int j = 0; j < nv; j++) acc[i][j] = load_row<nv>(t.c + i * t.c_row, j, t.last) + acc[i][j];
-    }
-    if (t.last_block) {
-#pragma GCC unroll 16
-        for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
-            for (int j = 0; j < nv; j++) acc[i][j] = canonical(acc[i][j]);
-    }
+inline void finish(const TileArgs &t, bool first, bool complete,
+                   F (&acc)[mr][nv]) {
+  if (!first) {
 #pragma GCC unroll 16
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < nv; j++) {
-            if (j == nv - 1 && t.last != W)
-                store_first(t.c + i * t.c_row + j * W, acc[i][j], t.last);
-            else
-                store(t.c + i * t.c_row + j * W, acc[i][j]);
-        }
+      for (int j = 0; j < nv; j++)
+        acc[i][j] = load_row<nv>(t.c + i * t.c_row, j, t.last) + acc[i][j];
+  }
+  if (complete) {
+#pragma GCC unroll 16
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+      for (int j = 0; j < nv; j++)
+        acc[i][j] = canonical(acc[i][j]);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < nv; j++) {
+      if (j == nv - 1 && t.last != W)
+        store_first(t.c + i * t.c_row + j * W, acc[i][j], t.last);
+      else
+        store(t.c + i * t.c_row + j * W, acc[i][j]);
+    }
 }
 
 template <int mr, int nv, bool packed_a, bool packed_b>
-__attribute__((noinline)) void tile(const TileArgs& t) {
+__attribute__((noinline)) void tile(const TileArgs &t) {
+  const int64_t a_row = packed_a ? 1 : t.a_row,
+                a_step = packed_a ? MR : t.a_step,
+                b_step = packed_b ? NR : t.b_step;
+  const int last = packed_b ? W : t.last;
+  const float *a[(MR + 2) / 3],
+      *b =
+          t.b; // a pointer per three rows: base, base + stride, base + 2 stride
+  for (int i = 0; i < (mr + 2) / 3; i++)
+    a[i] = t.a + 3 * i * a_row;
+  for (int64_t block = 0; block < t.blocks; block++) {
     F acc[mr][nv];
 #pragma GCC unroll 16
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < nv; j++) {
-            acc[i][j] = F{};
-            __builtin_prefetch(t.c + i * t.c_row + j * W, 1);
-        }
-    const int64_t a_row = packed_a ? 1 : t.a_row, a_step = packed_a ? MR : t.a_step, b_step = packed_b ? NR : t.b_step;
-    const int last = packed_b ? W : t.last;
-    const float *a[(MR + 2) / 3], *b = t.b;  // a pointer per three rows: base, base + stride, base + 2 stride
-    for (int i = 0; i < (mr + 2) / 3; i++) a[i] = t.a + 3 * i * a_row;
-    for (int64_t k = t.k; k > 0; k--) {
-        if (packed_a) __builtin_prefetch(a[0] + PREFETCH * MR);
-        F row[nv];
+      for (int j = 0; j < nv; j++) {
+        acc[i][j] = F{};
+        __builtin_prefetch(t.c + i * t.c_row + j * W, 1);
+      }
+    for (int64_t k = block + 1 < t.blocks ? BLOCK : t.rest; k > 0; k--) {
+      if (packed_a)
+        __builtin_prefetch(a[0] + PREFETCH * MR);
+      F row[nv];
 #pragma GCC unroll 4
-        for (int j = 0; j < nv; j++) {
-            if (packed_b || mr > MR / 2) __builtin_prefetch(b + PREFETCH * b_step + j * W);
-            row[j] = load_row<nv>(b, j, last);
-        }
+      for (int j = 0; j < nv; j++) {
+        if (packed_b || mr > MR / 2)
+          __builtin_prefetch(b + PREFETCH * b_step + j * W);
+        row[j] = load_row<nv>(b, j, last);
+      }
 #pragma GCC unroll 16
-        for (int i = 0; i < mr; i++) {
-            const F x = splat(a[i / 3][i % 3 * a_row]);
+      for (int i = 0; i < mr; i++) {
+        const F x = splat(a[i / 3][i % 3 * a_row]);
 #pragma GCC unroll 4
-            for (int j = 0; j < nv; j++) acc[i][j] = fma(x, row[j], acc[i][j]);
-        }
+        for (int j = 0; j < nv; j++)
+          acc[i][j] = fma(x, row[j], acc[i][j]);
+      }
 #pragma GCC unroll 8
-        for (int i = 0; i < (mr + 2) / 3; i++) a[i] += a_step;
-        b += b_step;
+      for (int i = 0; i < (mr + 2) / 3; i++)
+        a[i] += a_step;
+      b += b_step;
     }
-    finish<mr, nv>(t, acc);
+    finish(t, t.first_block && block == 0,
+           t.last_block && block + 1 == t.blocks, acc);
+  }
 }
 
-using Tile = void (*)(const TileArgs&);
+using Tile = void (*)(const TileArgs &);
 
 template <bool packed_a, bool packed_b, int nv, int... rows>
-constexpr std::array<Tile, MR> tiles_of_width(std::integer_sequence<int, rows...>) {
-    return {tile<rows + 1, nv, packed_a, packed_b>...};
+constexpr std::array<Tile, MR>
+tiles_of_width(std::integer_sequence<int, rows...>) {
+  return {tile<rows + 1, nv, packed_a, packed_b>...};
 }
 
 template <bool packed_a, bool packed_b, int... widths>
-constexpr std::array<std::array<Tile, MR>, NV> tiles(std::integer_sequence<int, widths...>) {
-    return {tiles_of_width<packed_a, packed_b, widths + 1>(std::make_integer_sequence<int, MR>())...};
+constexpr std::array<std::array<Tile, MR>, NV>
+tiles(std::integer_sequence<int, widths...>) {
+  return {tiles_of_width<packed_a, packed_b, widths + 1>(
+      std::make_integer_sequence<int, MR>())...};
 }
 
 // tile<mr, nv, packed_a, packed_b> at [packed_a][packed_b][nv - 1][mr - 1]
@@ -120,4 +144,4 @@ constexpr std::array<std::array<Tile, MR>, NV> TILES[2][2] = {
      tiles<true, true>(std::make_integer_sequence<int, NV>())},
 };
 
-}  // namespace
+} // namespace
