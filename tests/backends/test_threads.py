@@ -132,7 +132,7 @@ def test_executors_in_several_threads_at_once_compute_the_same_bits(wanted: dict
 
 
 FORKING = """
-import os, sys, threading
+import os, signal, sys, threading
 sys.path.insert(0, {here!r}); sys.path.insert(0, {above!r})
 import test_threads as t
 from gensyn_verify import _native, backends
@@ -146,6 +146,7 @@ def busy():
 others = [threading.Thread(target=busy) for _ in range({others})]
 for o in others: o.start()
 def child(depth):
+    signal.alarm(100)  # a child that hangs must not outlive this test
     if len(_native.worker_control_registers()) != 3: return 2
     found = backends.evaluate(program, data, "cpu")
     if any(t.np.any(found[n].view("u1") != wanted[n].view("u1")) for n in wanted): return 3
