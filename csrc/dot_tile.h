@@ -22,118 +22,100 @@ constexpr int MR = 8, NV = 3;
 constexpr int MR = 4, NV = 2;
 #endif
 constexpr int NR = NV * W;
-constexpr int PREFETCH = 16; // k steps
+constexpr int PREFETCH = 16;  // k steps
 
-constexpr int64_t BLOCK = 128; // of k: the numerics
+constexpr int64_t BLOCK = 128;  // of k: the numerics
 
 struct TileArgs {
-  int64_t blocks,
-      rest;       // BLOCK steps each but for the last block, which has `rest`
-  const float *a; // a[i * a_row + k * a_step]; packed: a_row = 1, a_step = MR
-  int64_t a_row, a_step;        //
-  const float *b;               // b[k * b_step + j]; packed: b_step = NR
-  int64_t b_step;               //
-  float *c;                     // c[i * c_row + j]
-  int64_t c_row;                //
-  int last;                     // lanes in use of the last vector, 1 to W
-  bool first_block, last_block; // c starts here; c is complete after this
+    int64_t blocks,
+        rest;                      // BLOCK steps each but for the last block, which has `rest`
+    const float* a;                // a[i * a_row + k * a_step]; packed: a_row = 1, a_step = MR
+    int64_t a_row, a_step;         //
+    const float* b;                // b[k * b_step + j]; packed: b_step = NR
+    int64_t b_step;                //
+    float* c;                      // c[i * c_row + j]
+    int64_t c_row;                 //
+    int last;                      // lanes in use of the last vector, 1 to W
+    bool first_block, last_block;  // c starts here; c is complete after this
 };
 
-template <int nv> inline F load_row(const float *p, int j, int last) {
-  return j == nv - 1 && last != W ? load_first(p + j * W, last)
-                                  : load<F>(p + j * W);
+template <int nv>
+inline F load_row(const float* p, int j, int last) {
+    return j == nv - 1 && last != W ? load_first(p + j * W, last) : load<F>(p + j * W);
 }
 
 // c = chains, or c + chains; NaN becomes canonical where c is complete. Loops
 // are unrolled so that chains stay in registers.
 template <int mr, int nv>
-inline void finish(const TileArgs &t, bool first, bool complete,
-                   F (&acc)[mr][nv]) {
-  if (!first) {
+inline void finish(const TileArgs& t, bool first, bool complete, F (&acc)[mr][nv]) {
+    if (!first) {
 #pragma GCC unroll 16
-    for (int i = 0; i < mr; i++)
+        for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
-      for (int j = 0; j < nv; j++)
-        acc[i][j] = load_row<nv>(t.c + i * t.c_row, j, t.last) + acc[i][j];
-  }
-  if (complete) {
-#pragma GCC unroll 16
-    for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
-      for (int j = 0; j < nv; j++)
-        acc[i][j] = canonical(acc[i][j]);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
-    for (int j = 0; j < nv; j++) {
-      if (j == nv - 1 && t.last != W)
-        store_first(t.c + i * t.c_row + j * W, acc[i][j], t.last);
-      else
-        store(t.c + i * t.c_row + j * W, acc[i][j]);
+            for (int j = 0; j < nv; j++) acc[i][j] = load_row<nv>(t.c + i * t.c_row, j, t.last) + acc[i][j];
     }
+    if (complete) {
+#pragma GCC unroll 16
+        for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < nv; j++) acc[i][j] = canonical(acc[i][j]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++) {
+            if (j == nv - 1 && t.last != W)
+                store_first(t.c + i * t.c_row + j * W, acc[i][j], t.last);
+            else
+                store(t.c + i * t.c_row + j * W, acc[i][j]);
+        }
 }
 
 template <int mr, int nv, bool packed_a, bool packed_b>
-__attribute__((noinline)) void tile(const TileArgs &t) {
-  const int64_t a_row = packed_a ? 1 : t.a_row,
-                a_step = packed_a ? MR : t.a_step,
-                b_step = packed_b ? NR : t.b_step;
-  const int last = packed_b ? W : t.last;
-  const float *a[(MR + 2) / 3],
-      *b =
-          t.b; // a pointer per three rows: base, base + stride, base + 2 stride
-  for (int i = 0; i < (mr + 2) / 3; i++)
-    a[i] = t.a + 3 * i * a_row;
-  for (int64_t block = 0; block < t.blocks; block++) {
-    F acc[mr][nv];
+__attribute__((noinline)) void tile(const TileArgs& t) {
+    const int64_t a_row = packed_a ? 1 : t.a_row, a_step = packed_a ? MR : t.a_step, b_step = packed_b ? NR : t.b_step;
+    const int last = packed_b ? W : t.last;
+    // A pointer per three rows, which are base, base + stride and base + 2 stride of an address.
+    const float *b = t.b, *a0 = t.a, *a3 = a0 + 3 * a_row, *a6 = a3 + 3 * a_row;
+    for (int64_t block = 0; block < t.blocks; block++) {
+        F acc[mr][nv];
 #pragma GCC unroll 16
-    for (int i = 0; i < mr; i++)
+        for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
-      for (int j = 0; j < nv; j++) {
-        acc[i][j] = F{};
-        __builtin_prefetch(t.c + i * t.c_row + j * W, 1);
-      }
-    for (int64_t k = block + 1 < t.blocks ? BLOCK : t.rest; k > 0; k--) {
-      if (packed_a)
-        __builtin_prefetch(a[0] + PREFETCH * MR);
-      F row[nv];
+            for (int j = 0; j < nv; j++) {
+                acc[i][j] = F{};
+                __builtin_prefetch(t.c + i * t.c_row + j * W, 1);
+            }
+        for (int64_t k = block + 1 < t.blocks ? BLOCK : t.rest; k > 0; k--) {
+            if (packed_a) __builtin_prefetch(a0 + PREFETCH * MR);
+            F row[nv];
 #pragma GCC unroll 4
-      for (int j = 0; j < nv; j++) {
-        if (packed_b || mr > MR / 2)
-          __builtin_prefetch(b + PREFETCH * b_step + j * W);
-        row[j] = load_row<nv>(b, j, last);
-      }
+            for (int j = 0; j < nv; j++) {
+                if (packed_b || mr > MR / 2) __builtin_prefetch(b + PREFETCH * b_step + j * W);
+                row[j] = load_row<nv>(b, j, last);
+            }
 #pragma GCC unroll 16
-      for (int i = 0; i < mr; i++) {
-        const F x = splat(a[i / 3][i % 3 * a_row]);
+            for (int i = 0; i < mr; i++) {
+                const F x = splat((i < 3 ? a0 : i < 6 ? a3 : a6)[i % 3 * a_row]);
 #pragma GCC unroll 4
-        for (int j = 0; j < nv; j++)
-          acc[i][j] = fma(x, row[j], acc[i][j]);
-      }
-#pragma GCC unroll 8
-      for (int i = 0; i < (mr + 2) / 3; i++)
-        a[i] += a_step;
-      b += b_step;
+                for (int j = 0; j < nv; j++) acc[i][j] = fma(x, row[j], acc[i][j]);
+            }
+            a0 += a_step, a3 += a_step, a6 += a_step, b += b_step;
+        }
+        finish(t, t.first_block && block == 0, t.last_block && block + 1 == t.blocks, acc);
     }
-    finish(t, t.first_block && block == 0,
-           t.last_block && block + 1 == t.blocks, acc);
-  }
 }
 
-using Tile = void (*)(const TileArgs &);
+using Tile = void (*)(const TileArgs&);
 
 template <bool packed_a, bool packed_b, int nv, int... rows>
-constexpr std::array<Tile, MR>
-tiles_of_width(std::integer_sequence<int, rows...>) {
-  return {tile<rows + 1, nv, packed_a, packed_b>...};
+constexpr std::array<Tile, MR> tiles_of_width(std::integer_sequence<int, rows...>) {
+    return {tile<rows + 1, nv, packed_a, packed_b>...};
 }
 
 template <bool packed_a, bool packed_b, int... widths>
-constexpr std::array<std::array<Tile, MR>, NV>
-tiles(std::integer_sequence<int, widths...>) {
-  return {tiles_of_width<packed_a, packed_b, widths + 1>(
-      std::make_integer_sequence<int, MR>())...};
+constexpr std::array<std::array<Tile, MR>, NV> tiles(std::integer_sequence<int, widths...>) {
+    return {tiles_of_width<packed_a, packed_b, widths + 1>(std::make_integer_sequence<int, MR>())...};
 }
 
 // tile<mr, nv, packed_a, packed_b> at [packed_a][packed_b][nv - 1][mr - 1]
@@ -144,4 +126,4 @@ constexpr std::array<std::array<Tile, MR>, NV> TILES[2][2] = {
      tiles<true, true>(std::make_integer_sequence<int, NV>())},
 };
 
-} // namespace
+}  // namespace
