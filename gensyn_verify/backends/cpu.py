@@ -28,18 +28,16 @@ except ImportError as error:  # pragma: no cover
 _COMPILED = {scalar: number for number, scalar in enumerate(PUBLISHED.values())}
 
 
-def select_isa() -> None:
-    """Apply GENSYN_VERIFY_ISA; an instruction set that is not supported here raises BackendError."""
-    wanted = os.environ.get("GENSYN_VERIFY_ISA")
-    if wanted:
-        if wanted not in _native.supported_isas():
-            raise BackendError(
-                f"GENSYN_VERIFY_ISA={wanted} is not supported here; supported: {', '.join(_native.supported_isas())}"
-            )
-        _native.use_isa(wanted)
+def select_isa(wanted: str) -> None:
+    """Use this instruction set from now on; BackendError where it is not supported here."""
+    supported = _native.supported_isas()
+    if wanted not in supported:
+        raise BackendError(f"instruction set {wanted!r} is not supported here; supported: {', '.join(supported)}")
+    _native.use_isa(wanted)
 
 
-select_isa()
+if "GENSYN_VERIFY_ISA" in os.environ:
+    select_isa(os.environ["GENSYN_VERIFY_ISA"])
 
 
 def physical_memory() -> int:
