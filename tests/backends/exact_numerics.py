@@ -269,15 +269,11 @@ def narrow(bits: int, f: Format) -> int:
 
 
 def dot_blocks(k: int) -> list[int]:
-    """Block lengths: 512 each, and a remainder of at most 256 belongs to the last of them."""
-    if k == 0:
-        return []
-    full, rest = divmod(k, 512)
-    if full == 0:
-        return [rest]
-    if rest == 0:
-        return [512] * full
-    return [512] * (full - 1) + [512 + rest] if rest <= 256 else [512] * full + [rest]
+    """Block lengths: 128 each, and a remainder of at most 64 belongs to the last of them."""
+    full, rest = divmod(k, 128)
+    if full == 0 or rest == 0:
+        return [128] * full + [rest] * (rest > 0)
+    return [128] * (full - 1) + [128 + rest] if rest <= 64 else [128] * full + [rest]
 
 
 def dot(a: Sequence[int], b: Sequence[int], blocks: Sequence[int] | None = None) -> int:
@@ -292,19 +288,33 @@ def dot(a: Sequence[int], b: Sequence[int], blocks: Sequence[int] | None = None)
     return total
 
 
-def reduce_sum(x: Sequence[int], plus: Callable[[int, int], int] = add, zero: int = F32.sign) -> int:
-    """`zero` is the exact identity of `plus`: -0 for floats, 0 for integers."""
-    total = 0
-    for start in range(0, len(x), 65536):
-        segment = x[start : start + 65536]
-        lanes = [zero] * 64
-        for i, v in enumerate(segment):
-            lanes[i % 64] = plus(lanes[i % 64], v)
-        while len(lanes) > 1:
-            half = len(lanes) // 2
-            lanes = [plus(lanes[i], lanes[i + half]) for i in range(half)]
-        total = lanes[0] if start == 0 else plus(total, lanes[0])
-    return total
+def fold(lanes: list[int]) -> int:
+    """Lane l takes lane l + h for h = half the lanes, a quarter, ... 1."""
+    while len(lanes) > 1:
+        half = len(lanes) // 2
+        lanes = [add(lanes[i], lanes[i + half]) for i in range(half)]
+    return lanes[0]
+
+
+def sum_lanes(x: Sequence[int], lanes: int = 64, start: int = F32.sign) -> list[int]:
+    """Element i goes to lane i mod 64, in ascending order; a lane starts at -0, the exact identity."""
+    sums = [start] * lanes
+    for i, v in enumerate(x):
+        sums[i % lanes] = add(sums[i % lanes], v)
+    return sums
+
+
+def segment_sums(x: Sequence[int]) -> list[int]:
+    return [fold(sum_lanes(x[i : i + 2048])) for i in range(0, len(x), 2048)]
+
+
+def reduce_sum(x: Sequence[int]) -> int:
+    """Sums of segments of 2,048, summed by the same rule until one is left; +0 of nothing."""
+    if not x:
+        return 0
+    while len(x) > 2048:
+        x = segment_sums(x)
+    return fold(sum_lanes(x))
 
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:

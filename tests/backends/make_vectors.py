@@ -388,8 +388,8 @@ def exact_dot(case: Json, blocks: Callable[[int], list[int]] = exact.dot_blocks)
 # name -> block lengths of a mistaken order
 WRONG_BLOCKS: dict[str, Callable[[int], list[int]]] = {
     "one chain over all of k": lambda k: [k],
-    "a remainder of at most 256 as a block of its own": lambda k: [512] * (k // 512) + [k % 512] * (k % 512 > 0),
-    "the remainder joined whatever its length": lambda k: [512] * (k // 512 - 1) + [512 + k % 512],
+    "a remainder of at most 64 as a block of its own": lambda k: [128] * (k // 128) + [k % 128] * (k % 128 > 0),
+    "the remainder joined whatever its length": lambda k: [128] * (k // 128 - 1) + [128 + k % 128],
     "blocks of 256": lambda k: [256] * (k // 256) + [k % 256] * (k % 256 > 0),
 }
 
@@ -402,7 +402,7 @@ def dot_case(why: str, a: Json, b: Json, dtype: str = "f32", ta: bool = False, t
     case["result"] = tensor(op.dtype, y.shape, right)
     wrong = {}
     k = arrays[0].shape[-2 if ta else -1]
-    if k > 512:
+    if k > 128:
         for name, blocks in WRONG_BLOCKS.items():
             found = exact_dot(case, blocks)
             if found != right:
@@ -427,7 +427,7 @@ TINY, MINUS_TINY, ONE, BIG = 0x0D800000, 0x8D800000, 0x3F800000, 0x7F7FFFFF  # 2
 
 
 def dot() -> Json:
-    lengths = (1, 2, 511, 512, 513, 767, 768, 769, 1023, 1024, 1025, 1280, 1281, 1793)
+    lengths = (1, 2, 127, 128, 129, 192, 193, 255, 256, 257, 320, 321, 449, 768, 1025)
     cases = [dot_case(f"k = {k}", pattern(2 * k, 1, k), pattern(2 * k + 1, k, 1)) for k in lengths]
     cases += [
         dot_case("k = 0 gives +0", tensor(Dtype.f32, (2, 0), []), tensor(Dtype.f32, (0, 2), [])),
@@ -436,8 +436,8 @@ def dot() -> Json:
         dot_case("so padding k with zeros is not exact", row(MINUS_TINY, 0), column(TINY, 0)),
         dot_case("but padding with a product of -0 is", row(MINUS_TINY, 0x80000000), column(TINY, ONE)),
         dot_case("the total starts as block 0, not as +0 plus block 0",
-                 row(*[0] * 511, MINUS_TINY, *[0] * 511, MINUS_TINY),
-                 column(*[0] * 511, TINY, *[0] * 511, TINY)),
+                 row(*[0] * 127, MINUS_TINY, *[0] * 127, MINUS_TINY),
+                 column(*[0] * 127, TINY, *[0] * 127, TINY)),
         dot_case("one rounding a step: 3 * 1 - 3, and the low half of a square",
                  row(0x3F800001, ONE), column(0x3F800001, 0xBF800002)),
         dot_case("subnormals are kept", row(0x00000001, 0x00400000), column(0x3F800000, 0x3F000000)),
@@ -464,7 +464,7 @@ def dot() -> Json:
             PATTERN,
             "wrong: results of mistaken orders; an implementation that gives one of these has that order.",
         ],
-        "blocks": {str(k): exact.dot_blocks(k) for k in (0, 1, 256, 512, 513, 768, 769, 1024, 1280, 1281, 1536, 4096)},
+        "blocks": {str(k): exact.dot_blocks(k) for k in (0, 1, 64, 128, 129, 192, 193, 256, 320, 321, 768, 1024, 1088)},
         "cases": cases,
         "rejected": [
             {"why": "inner dimensions differ", "a": shaped("f32", 2, 3), "b": shaped("f32", 4, 2)},
@@ -530,26 +530,27 @@ def exact_reduce(op: ops.Reduce, x: Array, dtype: Dtype) -> list[int]:
     return out
 
 
-def _lanes(values: list[int], lanes: int, ascending_fold: bool = False) -> int:
-    """A sum with another number of lanes, or with the fold's distances reversed (1, 2, 4, ...)."""
-    sums = [exact.F32.sign] * lanes
-    for i, v in enumerate(values):
-        sums[i % lanes] = exact.add(sums[i % lanes], v)
-    while len(sums) > 1:
-        if ascending_fold:
-            sums = [exact.add(sums[2 * i], sums[2 * i + 1]) for i in range(len(sums) // 2)]
-        else:
-            half = len(sums) // 2
-            sums = [exact.add(sums[i], sums[i + half]) for i in range(half)]
-    return sums[0]
+def fold_neighbours(lanes: list[int]) -> int:
+    """The fold's distances reversed: 1, 2, 4, ..."""
+    while len(lanes) > 1:
+        lanes = [exact.add(a, b) for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
+    return lanes[0]
+
+
+def chain(values: Sequence[int]) -> int:
+    total = exact.F32.sign
+    for v in values:
+        total = exact.add(total, v)
+    return total
 
 
 WRONG_SUMS: dict[str, Callable[[list[int]], int]] = {
-    "left to right": lambda v: _lanes(v, 1),
-    "32 lanes": lambda v: _lanes(v, 32),
-    "neighbouring lanes folded first": lambda v: _lanes(v, 64, True),
-    "no segments": lambda v: _lanes(v, 64),
-    "lanes that start at +0": lambda v: 0 if all(b == exact.F32.sign for b in v) else exact.reduce_sum(v),
+    "left to right": chain,
+    "32 lanes": lambda v: exact.fold(exact.sum_lanes(v, 32)),
+    "neighbouring lanes folded first": lambda v: fold_neighbours(exact.sum_lanes(v)),
+    "no segments": lambda v: exact.fold(exact.sum_lanes(v)),
+    "segments added left to right": lambda v: chain(exact.segment_sums(v)),
+    "lanes that start at +0": lambda v: exact.fold(exact.sum_lanes(v, start=0)),
 }
 
 
@@ -580,7 +581,8 @@ def rejected_reduce(why: str, name: str, x: Json, axes: list[int], dtype: str) -
 def reduce() -> Json:
     minus_zero, nan, inf, minus_inf = 0x80000000, 0x7FC00000, 0x7F800000, 0xFF800000
     cases = [
-        reduce_case(f"n = {n}", "sum", pattern(n, n)) for n in (1, 2, 63, 64, 65, 127, 128, 129, 1000, 65536, 65700)
+        reduce_case(f"n = {n}", "sum", pattern(n, n))
+        for n in (1, 2, 63, 64, 65, 127, 128, 129, 1000, 2048, 2049, 4100, 64 * 2048 + 5)
     ]
     cases += [
         reduce_case("the empty sum is +0", "sum", tensor(Dtype.f32, (2, 0), []), (1,)),
