@@ -7,6 +7,13 @@ tables are in tests/vectors/elementary.json.
 A coefficient is written as the binary32 it is, in hexadecimal. A polynomial is evaluated by Horner's rule, one fma a
 coefficient, highest degree first. There are no branches: where two formulas share the range, both are computed and one
 is selected. There are no branches: where two formulas share the range, both are computed and one
+is selected. There are no branches: where two formulas share the range, both are computed and one
+is selected. There are no branches: where two formulas share the range, both are computed and one
+is selected. There are no branches: where two formulas share the range, both are computed and one
+is selected. There are no branches: where two formulas share the range, both are computed and one
+is selected. There are no branches: where two formulas share the range, both are computed and one
+is selected. There are no branches: where two formulas share the range, both are computed and one
+is selected. There are no branches: where two formulas share the range, both are computed and one
 is selected.
 """
 
@@ -33,17 +40,18 @@ LN2_LOW = _hex("-0x1.05c610p-29")  # ln 2 - LN2_HIGH
 
 # e^f = 1 + f + f^2 EXP(f) on |f| <= ln(2)/2.
 EXP = _f32("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558b4p-5", "0x1.1239a0p-7", "0x1.6a4960p-10")
+EXP_NEGATED = [c * (-1) ** k for k, c in enumerate(EXP)]  # e^-g = 1 - g + g^2 EXP_NEGATED(g)
 # ln(1 + f) = f + f^2 LOG(f) on -1/4 <= f < 1/2.
-LOG = _f32("-0x1p-1", "0x1.5555a4p-2", "-0x1.000046p-2", "0x1.996978p-3", "-0x1.54ee38p-3", "0x1.28841ap-3",
-           "-0x1.0d989cp-3", "0x1.acce3ep-4", "-0x1.718f38p-5")  # fmt: skip
+LOG = _f32("-0x1.000002p-1", "0x1.5555aep-2", "-0x1.000028p-2", "0x1.99697ep-3", "-0x1.54eec8p-3", "0x1.288334p-3",
+           "-0x1.0d97cap-3", "0x1.accb6ap-4", "-0x1.7197a2p-5")  # fmt: skip
 # tanh x = x + x^3 TANH(x^2) on |x| <= 0.55.
 TANH = _f32("-0x1.55554ap-2", "0x1.110cf0p-3", "-0x1.b91f20p-5", "0x1.58ec78p-6", "-0x1.99565ep-8")
-# erf x = x + x ERF_SMALL(x^2) on |x| <= 0.9.
-ERF_SMALL = _f32("0x1.06eba6p-3", "-0x1.8126eep-2", "0x1.ce1c18p-4", "-0x1.b6a64ap-6", "0x1.47e802p-8",
-                 "-0x1.3d0e2ep-11")  # fmt: skip
-# ln(1 - erf x) = x ERF_LARGE(x) on 0.9 <= x <= 4.
-ERF_LARGE = _f32("-0x1.20e6b0p0", "-0x1.457a5cp-1", "-0x1.af4196p-4", "0x1.774bb6p-6", "-0x1.a60ea2p-9",
-                 "0x1.c20e12p-13")  # fmt: skip
+# erf x = x + x ERF_SMALL(x^2) on |x| <= 0.88.
+ERF_SMALL = _f32("0x1.06eba8p-3", "-0x1.812718p-2", "0x1.ce2246p-4", "-0x1.b6fe00p-6", "0x1.49f00ep-8",
+                 "-0x1.458ecap-11")  # fmt: skip
+# ln(1 - erf x) = -x - x ERF_LARGE(x) on 0.88 <= x <= 4.
+ERF_LARGE = _f32("0x1.073578p-3", "0x1.457a64p-1", "0x1.af4134p-4", "-0x1.774a98p-6", "0x1.a60b8ap-9",
+                 "-0x1.c20798p-13")  # fmt: skip
 # sin r = r + r^3 SIN(r^2) and cos r = 1 + r^2 COS(r^2) on |r| <= pi/4.
 SIN = _f32("-0x1.555546p-3", "0x1.110778p-7", "-0x1.9954p-13")
 COS = _f32("-0x1p-1", "0x1.55554ap-5", "-0x1.6c0c2ap-10", "0x1.99e910p-16")
@@ -117,7 +125,7 @@ def sigmoid(x: Scalar) -> Scalar:
     shifted = b.fma(y, -LOG2_E, MAGIC)
     n = shifted - MAGIC
     g = b.fma(n, LN2_LOW, b.fma(n, LN2_HIGH, y))  # e^-x = 2^n e^-g
-    p = b.fma(g * g, _horner(g, [-c * (-1) ** k for k, c in enumerate(EXP)]), g)  # 1 - e^-g
+    p = b.fma(g * g, _horner(g, [-c for c in EXP_NEGATED]), g)  # 1 - e^-g
     # d + low = -(1 + e^-x) / 2^32, so that neither d nor 1/d leaves the normal range.
     t = _power_of_two(shifted.bits(Reg.u32), -32)
     h = -_hex("0x1p-32") - t
@@ -138,7 +146,7 @@ def tanh(x: Scalar) -> Scalar:
     y = b.select(y > 10.0, 10.0, y)  # the result is 1 from 9.02 up
     shifted = b.fma(y, 2 * LOG2_E, MAGIC)
     n = shifted - MAGIC
-    g = b.fma(n, -LN2_LOW / 2, b.fma(n, -LN2_HIGH / 2, y))  # e^2x = 2^n e^2g
+    g = b.fma(n, -LN2_HIGH / 2, y)  # exact, and e^2x = 2^n e^2g: what LN2_LOW would change is lost in 1 - ...
     p = b.fma(g * g, _horner(g, [c * 2.0 ** (k + 1) for k, c in enumerate(EXP)]), g)  # (e^2g - 1) / 2
     t = _power_of_two(shifted.bits(Reg.u32))
     h = b.fma(t, 0.5, 0.5)
@@ -147,23 +155,26 @@ def tanh(x: Scalar) -> Scalar:
     q = -1.0 / d
     q = b.fma(q, b.fma(q, low, b.fma(q, d, 1.0)), q)
     sign = _sign(x)
-    return b.select(x.abs() > 0.55, b.fma(q, sign, sign), small)
+    r = b.select(x.abs() > 0.55, b.fma(q, sign, sign), small)
+    return b.select(x.equals(0.0), x, r)  # `small` is +0 at -0
 
 
 def erf(x: Scalar) -> Scalar:
-    """Up to 0.9 an odd polynomial; above, 1 - e^(x P(x))."""
+    """Up to 0.88 an odd polynomial; above, 1 - e^-(v + low), where v + low = x + x P(x)."""
     b = x.builder
     small = b.fma(_horner(x * x, ERF_SMALL), x, x)
     y = x.abs()
     y = b.select(y > 4.0, 4.0, y)  # the result is 1 from 3.92 up
-    v = _horner(y, ERF_LARGE) * y
-    shifted = b.fma(v, LOG2_E, MAGIC)
+    p = _horner(y, ERF_LARGE)
+    v = b.fma(p, y, y)
+    low = b.fma(p, y, y - v)
+    shifted = b.fma(v, -LOG2_E, MAGIC)
     n = shifted - MAGIC
-    f = b.fma(n, -LN2_LOW, b.fma(n, -LN2_HIGH, v))
-    r = _horner(f, [1.0, 1.0, *EXP])
+    g = b.fma(n, LN2_HIGH, v) + low  # e^-v = 2^n e^-g; the fma is exact, and LN2_LOW would be lost in 1 - ...
+    r = _horner(g, [1.0, -1.0, *EXP_NEGATED])
     sign = _sign(x)
-    large = b.fma(r, _power_of_two(shifted.bits(Reg.u32), 256) * sign, sign)  # 2^(n + 256) wraps to -2^n
-    return b.select(x.abs() > 0.9, large, small)
+    large = b.fma(r, _power_of_two(shifted.bits(Reg.u32), 256) * sign, sign)  # 256 more flips the sign: -2^n
+    return b.select(x.abs() > 0.88, large, small)
 
 
 # ---- logarithms -------------------------------------------------------------------------------------------------
@@ -237,14 +248,19 @@ def _reduce(bits: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     r1 = m * w[1] + m.mulhi(w[2])
     carry = (r1 < m * w[1]).to(Reg.u32)
     r0 = m * w[0] + m.mulhi(w[1]) + carry
-    # Round to the nearest quarter turn. The fraction is split into a multiple of 2^-24 and a rest, both signed.
+    # Round to the nearest quarter turn. The fraction, y - 1/2 turn, is the exact sum of a multiple of 2^-24 and, for
+    # the few x close to a multiple of pi/2, of 24 and of 8 further bits.
     y = r0 + 0x20000020
+    rest = (((y << 26) | (r1 >> 6)) ^ 0x80000000).bits(Reg.i32)
     a = (((y >> 6) << 8) ^ 0x80000000).bits(Reg.i32).to(Reg.f32)  # units of 2^-32
-    c = (((y << 26) | (r1 >> 6)) ^ 0x80000000).bits(Reg.i32).to(Reg.f32)  # units of 2^-56
-    scale, fine = 2.0**-32, 2.0**-56
-    product = a * (HALF_PI_HIGH * scale)
-    error = b.fma(a, HALF_PI_HIGH * scale, -product)
-    error = b.fma(c, HALF_PI_HIGH * fine, b.fma(a, HALF_PI_LOW * scale, error))
+    c = (rest & ~0xFF).to(Reg.f32)  # units of 2^-56
+    d = (rest & 0xFF).to(Reg.f32)
+    product = a * (HALF_PI_HIGH * 2.0**-32)
+    error = b.fma(a, HALF_PI_HIGH * 2.0**-32, -product)
+    error = b.fma(a, HALF_PI_LOW * 2.0**-32, error)
+    error = b.fma(c, HALF_PI_LOW * 2.0**-56, error)
+    error = b.fma(d, HALF_PI_HIGH * 2.0**-56, error)
+    error = b.fma(c, HALF_PI_HIGH * 2.0**-56, error)
     high = product + error
     low = error - (high - product)
     return y, high, low
