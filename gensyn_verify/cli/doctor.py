@@ -59,14 +59,14 @@ def capture_check() -> Check:
     import numpy as np
     import torch
 
-    from gensyn_verify import api
     from gensyn_verify.cli.selftest import Check
+    from gensyn_verify.frontend import compile
 
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = model.weight.detach().clone()
     try:
-        step = api.compile(model, torch.nn.MSELoss(), optimizer)
+        step = compile(model, torch.nn.MSELoss(), optimizer)
         loss = float(step((torch.ones(4, 3), torch.zeros(4, 2))))
     except Exception as error:
         return Check("capture with torch", False, f"{type(error).__name__}: {error}")

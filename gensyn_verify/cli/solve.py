@@ -7,7 +7,6 @@ depends on the task, on who solves and on the salt alone; threads, instruction s
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +42,13 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def apply_machine_arguments(args: argparse.Namespace) -> None:
-    """Must come before the first import of native code, which reads these variables."""
+    from gensyn_verify import _native
+    from gensyn_verify.backends import cpu
+
     if args.isa:
-        os.environ["GENSYN_VERIFY_ISA"] = args.isa
+        cpu.select_isa(args.isa)
     if args.threads:
-        os.environ["GENSYN_VERIFY_THREADS"] = str(args.threads)
+        _native.set_threads(args.threads)
 
 
 def positive(text: str) -> int:
