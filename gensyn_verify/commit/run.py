@@ -67,9 +67,9 @@ def verify_step(root: bytes, steps: int, entry: StepEntry, path: Sequence[bytes]
     return verify_path(root, entry.record(), entry.step, steps, path, keccak256)
 
 
-def run_commitment(task: bytes, solver: bytes, salt: bytes, steps: int, root: bytes) -> bytes:
-    """32 bytes that bind a run of `steps` steps under `root` to its task digest, solver's address and salt."""
-    return keccak256(
+def commitment_bytes(task: bytes, solver: bytes, salt: bytes, steps: int, root: bytes) -> bytes:
+    """The 143 bytes that a commitment hides. Raises MalformedError for a field of another size."""
+    return (
         RUN_DOMAIN
         + _sized("task digest", task, 32)
         + _sized("solver's address", solver, 20)
@@ -77,3 +77,8 @@ def run_commitment(task: bytes, solver: bytes, salt: bytes, steps: int, root: by
         + _u64("number of steps", steps)
         + _sized("log root", root, 32)
     )
+
+
+def run_commitment(task: bytes, solver: bytes, salt: bytes, steps: int, root: bytes) -> bytes:
+    """32 bytes that bind a run of `steps` steps under `root` to its task digest, solver's address and salt."""
+    return keccak256(commitment_bytes(task, solver, salt, steps, root))

@@ -18,10 +18,20 @@ from pathlib import PurePath
 from gensyn_verify.errors import LimitError, ProgramError
 from gensyn_verify.program import ops
 from gensyn_verify.program.merkle import merkle_root
-from gensyn_verify.program.program import INPUT_ROLES, MAX_NODES, OUTPUT_ROLES, Input, Node, Output, Program
+from gensyn_verify.program.program import (
+    INPUT_ROLES,
+    MAX_NODE_INPUTS,
+    MAX_NODES,
+    OUTPUT_ROLES,
+    Input,
+    Node,
+    Output,
+    Program,
+)
 from gensyn_verify.program.scalar import (
     BY_CODE,
     MAX_INSTRUCTIONS,
+    MAX_OUTPUTS,
     OPERATIONS,
     Constant,
     Instruction,
@@ -31,7 +41,7 @@ from gensyn_verify.program.types import MAX_RANK, Dtype, Reg, TensorType
 
 MAGIC = b"gvprog01"
 MAX_PROGRAM_BYTES = 1 << 28
-MAX_TUPLE = 4096
+MAX_ATTRIBUTE = max(MAX_RANK, MAX_OUTPUTS)  # every tuple of a node has an item an axis or an output
 
 
 class Writer:
@@ -40,6 +50,11 @@ class Writer:
 
     def u(self, size: int, x: int) -> None:
         self.out += x.to_bytes(size, "big")
+
+    def i64(self, x: int) -> None:
+        if not -(1 << 63) <= x < 1 << 63:
+            raise ProgramError(f"an attribute is {x:#x}; canonical bytes hold 64 bits")
+        self.out += x.to_bytes(8, "big", signed=True)
 
     def text(self, s: str) -> None:
         self.u(1, len(s))
@@ -80,8 +95,17 @@ class Reader:
             raise self.fail("a name is not ASCII")
         return raw.decode("ascii")
 
+    def i64(self) -> int:
+        return int.from_bytes(self.take(8), "big", signed=True)
+
+    def dtype(self, code: int) -> Dtype:
+        try:
+            return Dtype.from_code(code)
+        except ProgramError as error:
+            raise self.fail(str(error)) from None
+
     def type(self) -> TensorType:
-        dtype = Dtype.from_code(self.u(1))
+        dtype = self.dtype(self.u(1))
         return TensorType(dtype, tuple(self.u(8) for _ in range(self.count(1, MAX_RANK))))
 
     def end(self) -> None:
@@ -149,11 +173,11 @@ def node_record(n: Node) -> bytes:
         elif hint is Dtype:
             w.u(1, x.code)
         elif hint is int:
-            w.out += x.to_bytes(8, "big", signed=True)
+            w.i64(x)
         else:
             w.u(2, len(x))
             for item in x:
-                w.out += (item.code if isinstance(item, Dtype) else item).to_bytes(8, "big", signed=True)
+                w.i64(item.code if isinstance(item, Dtype) else item)
     w.u(4, len(n.inputs))
     for v in n.inputs:
         w.u(4, v)
@@ -193,10 +217,6 @@ def _read_node(data: bytes, where: str) -> Node:
     code = r.u(1)
     if code >= len(ops.OPS):
         raise r.fail(f"op code {code} is unknown; known are 0 to {len(ops.OPS) - 1}")
-
-    def i64() -> int:
-        return int.from_bytes(r.take(8), "big", signed=True)
-
     values: dict[str, object] = {}
     for name, hint in _FIELDS[code]:
         if hint is bool:
@@ -205,13 +225,13 @@ def _read_node(data: bytes, where: str) -> Node:
                 raise r.fail(f"{name} is {flag}; a flag is 0 or 1")
             values[name] = flag == 1
         elif hint is Dtype:
-            values[name] = Dtype.from_code(r.u(1))
+            values[name] = r.dtype(r.u(1))
         elif hint is int:
-            values[name] = i64()
+            values[name] = r.i64()
         else:
-            items = [i64() for _ in range(r.count(2, MAX_TUPLE))]
-            values[name] = tuple(map(Dtype.from_code, items)) if hint == tuple[Dtype, ...] else tuple(items)
-    inputs = tuple(r.u(4) for _ in range(r.count(4, MAX_TUPLE)))
+            items = [r.i64() for _ in range(r.count(2, MAX_ATTRIBUTE))]
+            values[name] = tuple(map(r.dtype, items)) if hint == tuple[Dtype, ...] else tuple(items)
+    inputs = tuple(r.u(4) for _ in range(r.count(4, MAX_NODE_INPUTS)))
     types = tuple(r.type() for _ in range(r.u(1)))
     r.end()
     return Node(ops.OPS[code](**values), inputs, types)
@@ -274,4 +294,9 @@ def decode(data: bytes, where: str | PurePath = "program") -> Program:
 
 
 def program_digest(p: Program) -> bytes:
-    return merkle_root(records(p))
+    """The Merkle root over the records: native where that is built, as large programs would take seconds without."""
+    try:
+        from gensyn_verify import _native
+    except ImportError:
+        return merkle_root(records(p))
+    return _native.merkle_root(records(p))

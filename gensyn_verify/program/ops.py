@@ -157,6 +157,7 @@ class Reshape(Op):
     def infer(self, types: Types, scalar_programs: Sequence[ScalarProgram]) -> tuple[TensorType, ...]:
         _arity(types, 1)
         out = TensorType(types[0].dtype, self.shape)
+        out.check()
         if out.elements != types[0].elements:
             raise ProgramError(f"{types[0]} has {types[0].elements} elements, {list(self.shape)} has {out.elements}")
         return (out,)

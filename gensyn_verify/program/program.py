@@ -21,6 +21,7 @@ from gensyn_verify.program.types import Dtype, Reg, Shape, TensorType
 INPUT_ROLES = ("state", "batch", "scalar")
 OUTPUT_ROLES = ("state", "metric")
 MAX_NODES = 1 << 17
+MAX_NODE_INPUTS = 1 << 12
 MAX_NAME = 200
 MAX_TOTAL_BYTES = 1 << 44
 
@@ -93,7 +94,7 @@ class Program:
     def outputs_of(self, role: str) -> dict[str, TensorType]:
         return {o.name: self.value_types[o.value] for o in self.outputs if o.role == role}
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """32 bytes: the Merkle root over header, scalar programs and node records."""
         from gensyn_verify.program.encoding import program_digest
@@ -115,6 +116,8 @@ class Program:
         total = sum(t.nbytes for t in types)
         for n, node in enumerate(self.nodes):
             with _place(f"node {n} ({type(node.op).__name__})"):
+                if len(node.inputs) > MAX_NODE_INPUTS:
+                    raise LimitError(f"{len(node.inputs)} inputs; the limit is {MAX_NODE_INPUTS}")
                 for v in node.inputs:
                     if not 0 <= v < len(types):
                         raise ProgramError(f"reads value {v}; only 0 to {len(types) - 1} exist before it")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 
 from gensyn_verify.errors import LimitError, ProgramError
 from gensyn_verify.program.types import Reg
@@ -94,12 +95,12 @@ class ScalarProgram:
     def __post_init__(self) -> None:
         self.validate()
 
-    @property
-    def value_types(self) -> list[Reg]:
+    @cached_property
+    def value_types(self) -> tuple[Reg, ...]:
         """The register type of every value, in value order."""
-        return [*self.inputs, *(c.reg for c in self.constants), *(OPERATIONS[i.op].result for i in self.code)]
+        return (*self.inputs, *(c.reg for c in self.constants), *(OPERATIONS[i.op].result for i in self.code))
 
-    @property
+    @cached_property
     def output_types(self) -> tuple[Reg, ...]:
         types = self.value_types
         return tuple(types[v] for v in self.outputs)
