@@ -120,7 +120,7 @@ def trace_step(
     """
     step = StepModule(model, loss_fn, loss_takes_model)
     if isinstance(batch, Mapping) and not loss_takes_model:
-        raise CaptureError("a batch that is a dict has no first tensor: pass loss_takes_model=True and loss_fn(model, batch)")
+        raise CaptureError("a dict has no first tensor: pass loss_takes_model=True and a loss_fn(model, batch)")
     names, leaves = name_batch(batch)
     parameters, buffers = parameters_of(step), buffers_of(step)
     update = optimizers.read(optimizer, parameters)

@@ -46,7 +46,7 @@ class Step:
     ) -> None:
         self.listeners: list[Listener] = []
         self.captured: Captured | None = None
-        self._capture = lambda batch: trace_step(
+        self._capture: Callable[[Any], Captured] = lambda batch: trace_step(
             model, loss_fn, optimizer, batch, lr, loss_takes_model=loss_takes_model, seed=seed
         )
         self._model = model
@@ -95,7 +95,9 @@ class Step:
 
     def _check_unchanged(self, captured: Captured) -> None:
         if self._modes != self._training_modes():
-            raise CaptureError("a module changed between train() and eval() since the step was captured; switch it back")
+            raise CaptureError(
+                "a module switched between train() and eval() since the step was captured; switch it back"
+            )
         captured.update.check_unchanged()
 
     def _training_modes(self) -> list[bool]:

@@ -255,8 +255,8 @@ def _needed(wanted: Sequence[fx.Node]) -> set[fx.Node]:
 
 
 def _call(node: fx.Node, known: Mapping[fx.Node, Any], c: Context) -> Any:
-    args = fx.node.map_arg(node.args, lambda n: known[n])
-    kwargs = fx.node.map_arg(node.kwargs, lambda n: known[n])
+    args: Any = fx.node.map_arg(node.args, lambda n: known[n])
+    kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: known[n])
     if node.target is operator.getitem:
         return args[0][args[1]]
     origin: Origin = node.meta.get("origin", Origin())

@@ -107,7 +107,9 @@ def _adam_update(
 
 ADAM = Family(
     options=frozenset({"betas", "eps", "weight_decay", "amsgrad", "decoupled_weight_decay"}),
-    slots=lambda group: dict.fromkeys(["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])], 0.0),
+    slots=lambda group: dict.fromkeys(
+        ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])], 0.0
+    ),
     taken=lambda state: int(state["step"]) if "step" in state else 0,
     numbers=_adam_numbers,
     update=_adam_update,
@@ -182,7 +184,9 @@ class Update:
                 found[f"optim.{slot}.{m.name}"] = to_array(tensor, f"optimizer slot {slot} of {m.name}")
         return found
 
-    def write(self, g: ProgramBuilder, parameters: Mapping[str, Value], gradients: Mapping[str, Value]) -> dict[str, Value]:
+    def write(
+        self, g: ProgramBuilder, parameters: Mapping[str, Value], gradients: Mapping[str, Value]
+    ) -> dict[str, Value]:
         """One map node a parameter; returns the next parameters and writes the slots' inputs and outputs."""
         inputs: dict[str, Value] = {}
         updated: dict[str, Value] = {}
@@ -216,7 +220,9 @@ class Update:
                 continue
             own = self.optimizer.state[m.parameter]
             if self.family is ADAM:
-                own.setdefault("step", torch.tensor(0.0)).fill_(m.taken + steps)
+                if "step" not in own:
+                    own["step"] = torch.tensor(0.0)
+                own["step"].fill_(m.taken + steps)
             for slot in m.slots:
                 if own.get(slot) is None:
                     own[slot] = torch.zeros_like(m.parameter, memory_format=torch.preserve_format)
@@ -266,7 +272,7 @@ def read(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter
 
 def _settings(kind: str, family: Family, number: int, group: Group, decoupled: bool) -> dict[str, Any]:
     """A group's hyperparameters, checked."""
-    settings = {"decoupled_weight_decay": decoupled}
+    settings: dict[str, Any] = {"decoupled_weight_decay": decoupled}
     for option, x in group.items():
         if option in family.options | {"maximize"}:
             numbers = x if isinstance(x, (tuple, list)) else [x]

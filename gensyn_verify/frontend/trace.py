@@ -101,9 +101,7 @@ def buffers_of(step: StepModule) -> dict[str, Tensor]:
     return {public_name(n): b for n, b in step.named_buffers()}
 
 
-def trace(
-    step: StepModule, batch: Any, batch_names: Sequence[str], gradients: Sequence[str]
-) -> Traced:
+def trace(step: StepModule, batch: Any, batch_names: Sequence[str], gradients: Sequence[str]) -> Traced:
     """The ATen graph of one step of `step` on `batch`.
 
     `batch_names` name the tensors of `batch` in pytree order; `gradients` are the parameters to differentiate by.
@@ -175,11 +173,11 @@ def _caller() -> tuple[str, int]:
     return "", 0
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes the origin of every traced node into its meta, and refuses changes to tensors outside of the step."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.modules: list[str] = []
         self.origin = Origin()
         self._forward: dict[int, Origin] = {}  # autograd sequence number -> origin of the forward operation
@@ -272,4 +270,5 @@ def _refuse_hidden_state(graph: fx.GraphModule) -> None:
             while isinstance(base, fx.Node) and base.op == "call_function" and getattr(base.target, "is_view", False):
                 base = base.args[0]
             if isinstance(base, fx.Node) and base.op == "get_attr":
-                raise CaptureError(f"{node.target} changes {_HIDDEN}\nat {node.meta.get('origin', Origin()).describe()}")
+                origin = node.meta.get("origin", Origin())
+                raise CaptureError(f"{node.target} changes {_HIDDEN}\nat {origin.describe()}")

@@ -106,7 +106,9 @@ def input_gradient(c: Context, grad: Value, weight: Value, size: Ints, geometry:
     groups, kernel, rank = geometry.groups, weight.shape[2:], len(size)
     low = [d * (k - 1) - p for k, d, p in zip(kernel, geometry.dilation, geometry.padding, strict=True)]
     spread = [(p - 1) * s + 1 for p, s in zip(grad.shape[2:], geometry.stride, strict=True)]
-    high = [n + d * (k - 1) - w - lo for n, k, d, w, lo in zip(size, kernel, geometry.dilation, spread, low, strict=True)]
+    high = [
+        n + d * (k - 1) - w - lo for n, k, d, w, lo in zip(size, kernel, geometry.dilation, spread, low, strict=True)
+    ]
     grad = c.pad_or_crop(grad, low, high, [s - 1 for s in geometry.stride])
     o, i = weight.shape[0] // groups, weight.shape[1]
     flipped = c.g.reshape(weight, (groups, o, i, *kernel))
@@ -138,9 +140,7 @@ def weight_gradient(c: Context, grad: Value, x: Value, kernel: Ints, geometry: G
     return c.g.reshape(c.g.dot(a, b, False, True), (grad.shape[1], channels // groups, *kernel))
 
 
-def _dot_windows(
-    c: Context, x: Value, weight: Value, out: Ints, stride: Ints, dilation: Ints, groups: int
-) -> Value:
+def _dot_windows(c: Context, x: Value, weight: Value, out: Ints, stride: Ints, dilation: Ints, groups: int) -> Value:
     """The windows of a padded input [N, C, *] times the weights [O, C / groups, *K] -> [N, O, *out]."""
     images, channels = x.shape[:2]
     outputs, kernel = weight.shape[0], weight.shape[2:]

@@ -27,7 +27,6 @@ def nll_loss(
     classes, rows = _class_rows(c, logs)
     labels = c.g.reshape(target, (target.type.elements,))
     n = labels.shape[0]
-    column = TensorType(Dtype.f32, (n,))
     at = c.map(
         lambda t, base: t.builder.select((t >= 0) & (t < classes), base + t, -1),
         labels,
@@ -44,7 +43,6 @@ def nll_loss(
     loss = c.sum(losses, (0,))
     if reduction == MEAN:
         loss = c.map(lambda s, w: s / w, loss, total, out=TensorType(Dtype.f32, ()))
-    del column
     return c.cast(loss, c.type.dtype), c.cast(total, c.types[1].dtype)
 
 
@@ -129,7 +127,7 @@ def distance(f: Callable[..., Any]) -> Callable[..., Value]:
 
 
 def distance_backward(f: Callable[..., Any]) -> Callable[..., Value]:
-    """f(input, target, *parameters) is the derivative by the input; the gradient is that times grad (/ n for a mean)."""
+    """f(input, target, *parameters) is the derivative by the input; times grad, and 1/n for a mean."""
 
     def rule(c: Context, grad: Operand, x: Operand, y: Operand, reduction: int = MEAN, *parameters: Number) -> Value:
         n = c.type.elements if reduction == MEAN else 1
@@ -141,7 +139,7 @@ def distance_backward(f: Callable[..., Any]) -> Callable[..., Value]:
 def _reduced(c: Context, f: Callable[..., Any], args: tuple[Operand, ...], reduction: int) -> Value:
     if reduction == NONE:
         return c.elementwise(f, *args)
-    values = c.g.map(lambda *s: f(*s), *(c.value(a) for a in args), dtype=Dtype.f32)
+    values = c.g.map(f, *(c.value(a) for a in args), dtype=Dtype.f32)
     total = c.sum(values, tuple(range(len(values.shape))))
     n = float(values.type.elements)
     return c.map(lambda s: s / n, total, out=c.type) if reduction == MEAN else c.cast(total, c.type.dtype)

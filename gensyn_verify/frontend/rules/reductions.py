@@ -45,9 +45,7 @@ def _moments(c: Context, x: Value, axes: tuple[int, ...], correction: Number | N
     return c.map(lambda s: s / float(freedom), c.sum(squares, axes, True), out=wide), center
 
 
-def variance(
-    c: Context, x: Operand, dim: Any = None, correction: Number | None = None, keepdim: bool = False
-) -> Value:
+def variance(c: Context, x: Operand, dim: Any = None, correction: Number | None = None, keepdim: bool = False) -> Value:
     x = _float(c, x)
     spread, _ = _moments(c, x, axes_of(dim, len(x.shape)), correction)
     return c.cast(c.g.reshape(spread, c.type.shape), c.type.dtype)
@@ -129,10 +127,7 @@ def _shifted(c: Context, x: Value, dim: int) -> tuple[Value, Value, Value, Tenso
     """Maxima, exp(x - max), their sums, and the f32 type of x."""
     axes = axes_of(dim, len(x.shape))
     wide = TensorType(Dtype.f32, x.shape)
-    if not axes:
-        top = c.cast(x, Dtype.f32)
-    else:
-        top = c.cast(c.g.reduce("max", x, axes, True), Dtype.f32)
+    top = c.cast(c.g.reduce("max", x, axes, True) if axes else x, Dtype.f32)
     powers = c.map(lambda x, m: functions.exp(x - m), x, top, out=wide)
     return top, powers, c.sum(powers, axes, True), wide
 
@@ -147,7 +142,7 @@ def log_softmax(c: Context, x: Operand, dim: int, half_to_float: bool = False) -
     x = _float(c, x)
     top, _, sums, _ = _shifted(c, x, dim)
     logs = c.map(functions.log, sums, out=sums.type)
-    return c.elementwise(lambda x, m, l: (x - m) - l, x, top, logs)
+    return c.elementwise(lambda x, m, log: (x - m) - log, x, top, logs)
 
 
 def softmax_backward(c: Context, grad: Operand, y: Operand, dim: int, dtype: Any = None) -> Value:

@@ -67,7 +67,8 @@ def repeat(c: Context, x: Operand, repeats: Sequence[int]) -> Value:
     x = c.value(x)
     shape = (1,) * (len(repeats) - len(x.shape)) + x.shape
     wide = c.g.reshape(x, [n for d in shape for n in (1, d)])
-    return c.g.reshape(c.g.broadcast(wide, [n for r, d in zip(repeats, shape, strict=True) for n in (r, d)]), c.type.shape)
+    wide = c.g.broadcast(wide, [n for r, d in zip(repeats, shape, strict=True) for n in (r, d)])
+    return c.g.reshape(wide, c.type.shape)
 
 
 def roll(c: Context, x: Operand, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value:
@@ -245,9 +246,7 @@ def filled(value: Number | None) -> Any:
     return rule
 
 
-def as_strided(
-    c: Context, x: Operand, size: Sequence[int], stride: Sequence[int], offset: int | None = None
-) -> Value:
+def as_strided(c: Context, x: Operand, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Value:
     """Only where it is a plain reshape."""
     x = c.value(x)
     plain = [math.prod(size[a + 1 :]) for a in range(len(size))]

@@ -1,0 +1,325 @@
+"""Every operation of the lowering table as a differentiable function, and how to run one on the engine.
+
+A case is a function of floating inputs (and of fixed integer or boolean tensors). Its ATen graph holds forward and
+backward, so one case exercises several entries of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from gensyn_verify import backends
+from gensyn_verify.frontend.context import Builder, Context
+from gensyn_verify.frontend.lowering import lower
+from gensyn_verify.frontend.tensors import tensor_type, to_array
+from gensyn_verify.program import Dtype, TensorType, Value
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`f(*inputs, *fixed)`: inputs are float tensors of `shapes` from `draw`, fixed ones come from `extra`."""
+
+    f: Callable[..., Any]
+    shapes: tuple[Shape, ...]
+    draw: Callable[[Tensor], Tensor] = lambda x: x
+    extra: Callable[[torch.Generator], Sequence[Tensor]] = lambda g: ()
+
+    def inputs(self, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+        g = torch.Generator().manual_seed(seed)
+        return [self.draw(torch.randn(s, generator=g)) for s in self.shapes], list(self.extra(g))
+
+
+def with_gradients(case: Case, seed: int) -> Callable[[list[Tensor], list[Tensor]], list[Tensor]]:
+    """All floating results of the case and the gradients of a fixed random combination of them."""
+
+    def run(inputs: list[Tensor], fixed: list[Tensor]) -> list[Tensor]:
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        results = case.f(*leaves, *fixed)
+        outputs = [r for r in (results if isinstance(results, (tuple, list)) else [results])]
+        smooth = [r for r in outputs if r.requires_grad]
+        if not smooth:
+            return [r.detach() for r in outputs]
+        g = torch.Generator().manual_seed(seed + 1000)
+        weights = [torch.randn(r.shape, generator=g).to(r.dtype) for r in smooth]
+        grads = torch.autograd.grad(smooth, leaves, weights, allow_unused=True)
+        return [r.detach() for r in outputs] + [x for x in grads if x is not None]
+
+    return run
+
+
+def graph_of(case: Case, seed: int) -> fx.GraphModule:
+    """The functional ATen graph of results and gradients."""
+    inputs, fixed = case.inputs(seed)
+    run = with_gradients(case, seed)
+
+    def flat(*tensors: Tensor) -> list[Tensor]:
+        return run(list(tensors[: len(inputs)]), list(tensors[len(inputs) :]))
+
+    first = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs, *fixed)
+    second = make_fx(functionalize(first, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
+    return second(*inputs, *fixed)
+
+
+def on_engine(case: Case, seed: int, backend: str) -> list[np.ndarray[Any, Any]]:
+    """Results and gradients as a program computes them."""
+    inputs, fixed = case.inputs(seed)
+    graph = graph_of(case, seed)
+    g = Builder()
+    step = g.input("state", "step", TensorType(Dtype.u32, ()))
+    g.output("state", "step", step)
+    names = [f"in{n}" for n in range(len(inputs) + len(fixed))]
+    values = [g.input("batch", n, tensor_type(t)) for n, t in zip(names, [*inputs, *fixed], strict=True)]
+    context = Context(g, step, seed)
+    results = lower(graph, values, context, range(len(graph.graph.find_nodes(op="output")[0].args[0])))
+    for n, r in enumerate(results):
+        g.output("metric", f"out{n:03}", r if isinstance(r, Value) else context.value(r))
+    executor = backends.make(backend, g.build())
+    executor.load({**context.added_state, "step": np.array(0, np.uint32)})
+    batch = {n: to_array(t, n) for n, t in zip(names, [*inputs, *fixed], strict=True)}
+    metrics = executor.step(batch, {})
+    return [metrics[name] for name in sorted(metrics)]
+
+
+def _integers(high: int, *shapes: Shape) -> Callable[[torch.Generator], list[Tensor]]:
+    return lambda g: [torch.randint(0, high, s, generator=g) for s in shapes]
+
+
+def _bits(*shape: int) -> Callable[[torch.Generator], list[Tensor]]:
+    return lambda g: [torch.rand(shape, generator=g) < 0.5]
+
+
+def _positive(x: Tensor) -> Tensor:
+    return x.abs() + 0.1
+
+
+def _probabilities(x: Tensor) -> Tensor:
+    return torch.sigmoid(x)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return 8 * x
+
+
+IMAGE, ROWS = (3, 4, 9, 8), (33, 70)
+
+
+def _changed(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, 1] += 1
+    y[1:, ::2].mul_(y[1:, 1::2])
+    return y.transpose(0, 1).contiguous().view(-1)
+
+
+def _conv(*args: Any, **kwargs: Any) -> Callable[..., Tensor]:
+    return lambda x, w, *b: F.conv2d(x, w, *b, *args, **kwargs)
+
+
+def _against_target(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda x, y: loss(x, y)
+
+
+CASES: dict[str, Case] = {
+    # ---- matrix products
+    "mm": Case(lambda a, b: a @ b, ((7, 300), (300, 5))),
+    "mm of transposes": Case(lambda a, b: a.t() @ b.t(), ((300, 7), (5, 300))),
+    "bmm": Case(lambda a, b: a @ b, ((3, 7, 40), (3, 40, 5))),
+    "bmm of permuted views": Case(lambda a, b: a.permute(1, 2, 0) @ b.transpose(1, 2), ((40, 3, 7), (3, 5, 40))),
+    "linear": Case(F.linear, ((6, 4, 50), (8, 50), (8,))),
+    "addmm": Case(lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2), ((5,), (4, 60), (60, 5))),
+    "baddbmm": Case(lambda c, a, b: torch.baddbmm(c, a, b), ((3, 4, 5), (3, 4, 60), (3, 60, 5))),
+    "mv": Case(torch.mv, ((9, 80), (80,))),
+    "dot": Case(torch.dot, ((600,), (600,))),
+    # ---- convolution
+    "conv2d": Case(_conv(), (IMAGE, (6, 4, 3, 3), (6,))),
+    "conv2d padded": Case(_conv(padding=2), (IMAGE, (6, 4, 3, 2))),
+    "conv2d strided": Case(_conv(stride=(2, 3), padding=(1, 0)), (IMAGE, (6, 4, 3, 3))),
+    "conv2d dilated": Case(_conv(dilation=2, padding=1), (IMAGE, (6, 4, 3, 3))),
+    "conv2d grouped": Case(_conv(groups=2, stride=2, padding=1), (IMAGE, (6, 2, 3, 3), (6,))),
+    "conv2d depthwise": Case(_conv(groups=4, padding=1), (IMAGE, (4, 1, 3, 3))),
+    "conv2d 1x1 strided": Case(_conv(stride=2), (IMAGE, (6, 4, 1, 1))),
+    "conv2d padding beyond kernel": Case(_conv(padding=3, stride=2), (IMAGE, (6, 4, 2, 2))),
+    "conv1d": Case(lambda x, w: F.conv1d(x, w, stride=2, padding=1), ((3, 4, 11), (5, 4, 3))),
+    "conv_transpose2d": Case(
+        lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1, groups=2),
+        (IMAGE, (4, 3, 3, 3), (6,)),
+    ),
+    # ---- pooling
+    "max_pool2d": Case(lambda x: F.max_pool2d(x, 2), (IMAGE,)),
+    "max_pool2d overlapping": Case(lambda x: F.max_pool2d(x, 3, 2, 1), (IMAGE,)),
+    "max_pool2d dilated, ceil": Case(lambda x: F.max_pool2d(x, 2, 3, 0, 2, ceil_mode=True), (IMAGE,)),
+    "max_pool2d uneven": Case(lambda x: F.max_pool2d(x, (4, 3), padding=(1, 1), ceil_mode=True), (IMAGE,)),
+    "max_pool2d indices": Case(
+        lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True), (IMAGE,), draw=lambda x: (4 * x).round()
+    ),
+    "avg_pool2d": Case(lambda x: F.avg_pool2d(x, 2), (IMAGE,)),
+    "avg_pool2d overlapping": Case(lambda x: F.avg_pool2d(x, 3, 2, 1), (IMAGE,)),
+    "avg_pool2d without padding in the count": Case(
+        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False), (IMAGE,)
+    ),
+    "avg_pool2d ceil": Case(lambda x: F.avg_pool2d(x, 3, 3, 1, ceil_mode=True), (IMAGE,)),
+    "avg_pool2d divisor": Case(lambda x: F.avg_pool2d(x, 3, divisor_override=2), (IMAGE,)),
+    "adaptive_avg_pool2d": Case(lambda x: F.adaptive_avg_pool2d(x, (3, 4)), (IMAGE,)),
+    "adaptive_avg_pool2d to one": Case(lambda x: F.adaptive_avg_pool2d(x, 1), (IMAGE,)),
+    # ---- arithmetic
+    "add": Case(lambda x, y: x + y + 0.1, (ROWS, (70,))),
+    "add alpha": Case(lambda x, y: torch.add(x, y, alpha=0.3) + torch.sub(y, x, alpha=0.7), (ROWS, ROWS)),
+    "sub": Case(lambda x, y: (x - y) - (0.7 - x), (ROWS, (33, 1))),
+    "mul": Case(lambda x, y: x * y * 3, (ROWS, ROWS)),
+    "div": Case(lambda x, y: x / y + 2.5 / y + x / 3, (ROWS, ROWS), _positive),
+    "neg": Case(lambda x: -x, (ROWS,)),
+    "abs": Case(torch.abs, (ROWS,)),
+    "sign": Case(lambda x: (x.sign() * x, torch.sgn(x)), (ROWS,)),
+    "reciprocal": Case(torch.reciprocal, (ROWS,), _positive),
+    "sqrt": Case(torch.sqrt, (ROWS,), _positive),
+    "rsqrt": Case(torch.rsqrt, (ROWS,), _positive),
+    "square": Case(torch.square, (ROWS,)),
+    "pow": Case(lambda x: (x**3, x**0.5, x**-1, x**-1.5, x**0, x**5), (ROWS,), _positive),
+    "addcmul": Case(lambda x, a, b: torch.addcmul(x, a, b, value=0.3), (ROWS, ROWS, ROWS)),
+    "addcdiv": Case(lambda x, a, b: torch.addcdiv(x, a, b, value=0.3), (ROWS, ROWS, ROWS), _positive),
+    "lerp": Case(lambda x, y: torch.lerp(x, y, 0.3) + torch.lerp(x, y, 0.8), (ROWS, ROWS)),
+    "lerp by a tensor": Case(torch.lerp, (ROWS, ROWS, ROWS), _probabilities),
+    "maximum": Case(lambda x, y: torch.maximum(x, y) * torch.minimum(x, y + 1), (ROWS, ROWS)),
+    "clamp": Case(lambda x: x.clamp(-0.5, 0.7) + x.clamp_min(0.1) * x.clamp_max(0.2), (ROWS,)),
+    "clamp by tensors": Case(lambda x, a, b: torch.clamp(x, a, b), (ROWS, ROWS, ROWS)),
+    # ---- elementary functions
+    "exp": Case(torch.exp, (ROWS,), _wide),
+    "expm1": Case(torch.expm1, (ROWS,)),
+    "log": Case(torch.log, (ROWS,), _positive),
+    "log1p": Case(torch.log1p, (ROWS,), _positive),
+    "sin and cos": Case(lambda x: torch.sin(x) + torch.cos(2 * x), (ROWS,), _wide),
+    "erf": Case(torch.erf, (ROWS,)),
+    # ---- comparison and choice
+    "comparisons": Case(
+        lambda x, y: (x == y, x != y, x < y, x <= 0, x > y, x >= 0.5, x.isnan()),
+        (ROWS, ROWS),
+        draw=lambda x: (2 * x).round() / 2,
+    ),
+    "integer comparisons": Case(
+        lambda x, i, j: (i < j, i == 3, i > 2.5, (i + 2 * j - 1) * x, -i, i.abs(), i.sign()),
+        ((4, 5),),
+        extra=_integers(6, (4, 5), (4, 5)),
+    ),
+    "booleans": Case(
+        lambda x, a, b: (a & b, a | b, ~a, a ^ b, a.logical_and(b), a.logical_or(b), a.logical_not(), a.sum(), a * x),
+        ((4, 5),),
+        extra=lambda g: [torch.rand(4, 5, generator=g) < 0.5, torch.rand(4, 5, generator=g) < 0.5],
+    ),
+    "where": Case(lambda x, y, m: torch.where(m, x, y * 2), (ROWS, ROWS), extra=_bits(*ROWS)),
+    "masked_fill": Case(lambda x, m: x.masked_fill(m, -1e9).masked_fill(~m, float("-inf")), (ROWS,), extra=_bits(70)),
+    # ---- activations
+    "relu": Case(F.relu, (ROWS,)),
+    "threshold": Case(lambda x: F.threshold(x, 0.3, 2.0), (ROWS,)),
+    "gelu": Case(F.gelu, (ROWS,)),
+    "gelu tanh": Case(lambda x: F.gelu(x, approximate="tanh"), (ROWS,)),
+    "tanh": Case(torch.tanh, (ROWS,)),
+    "sigmoid": Case(torch.sigmoid, (ROWS,), _wide),
+    "silu": Case(F.silu, (ROWS,)),
+    "leaky_relu": Case(lambda x: F.leaky_relu(x, 0.2), (ROWS,)),
+    "elu": Case(lambda x: F.elu(x, 0.7) + F.selu(x), (ROWS,)),
+    "hardtanh": Case(lambda x: F.hardtanh(x, -0.5, 0.8) + F.relu6(8 * x), (ROWS,)),
+    "softplus": Case(lambda x: F.softplus(x, beta=2.0, threshold=3.0), (ROWS,)),
+    "logsigmoid": Case(F.logsigmoid, (ROWS,)),
+    # ---- reductions
+    "sum": Case(lambda x: (x.sum(), x.sum(1), x.sum((0, 2), keepdim=True)), ((20, 30, 7),)),
+    "mean": Case(lambda x: (x.mean(), x.mean(-1), x.mean((0, 2), keepdim=True)), ((20, 30, 7),)),
+    "var": Case(lambda x: (x.var(), x.var(1, keepdim=True), x.var((0, 2), correction=0)), ((20, 30, 7),)),
+    "var_mean": Case(lambda x: torch.var_mean(x, (0, 2)), ((20, 30, 7),)),
+    "std": Case(lambda x: x.std(1), ((20, 30, 7),)),
+    "amax": Case(lambda x: (x.amax(1), x.amin((0, 2))), ((20, 30, 7),)),
+    "max": Case(lambda x: (x.max(), x.min(), *x.max(1), *x.min(-1, keepdim=True)), ((20, 30, 7),)),
+    "argmax": Case(lambda x: (x.argmax(), x.argmax(1), x.argmin(0, keepdim=True)), ((20, 30),)),
+    "any": Case(lambda x: ((x > 1).any(), (x > 0).all(1), (x > 2).any(0)), ((20, 30),)),
+    "softmax": Case(lambda x: F.softmax(3 * x, 1), ((20, 30, 7),)),
+    "log_softmax": Case(lambda x: F.log_softmax(3 * x, -1), (ROWS,)),
+    # ---- losses
+    "nll_loss": Case(lambda x, t: F.nll_loss(F.log_softmax(x, 1), t), (ROWS,), extra=_integers(70, (33,))),
+    "nll_loss of one": Case(lambda x, t: F.nll_loss(F.log_softmax(x, 0), t), ((9,),), extra=_integers(9, ())),
+    "nll_loss of pixels": Case(
+        lambda x, t: F.cross_entropy(x, t, ignore_index=2), ((2, 5, 6, 7),), extra=_integers(5, (2, 6, 7))
+    ),
+    "cross_entropy": Case(
+        lambda x, t: (F.cross_entropy(x, t, label_smoothing=0.1), F.cross_entropy(x, t, reduction="sum")),
+        (ROWS,),
+        extra=_integers(70, (33,)),
+    ),
+    "cross_entropy weighted": Case(
+        lambda x, w, t: F.cross_entropy(x, t, w.detach(), ignore_index=3),
+        ((33, 5), (5,)),
+        _positive,
+        _integers(5, (33,)),
+    ),
+    "cross_entropy each": Case(
+        lambda x, t: F.cross_entropy(x, t, reduction="none", ignore_index=3), ((33, 5),), extra=_integers(5, (33,))
+    ),
+    "cross_entropy of probabilities": Case(lambda x, y: F.cross_entropy(x, y.softmax(1)), (ROWS, ROWS)),
+    "mse_loss": Case(
+        lambda x, y: (F.mse_loss(x, y), F.mse_loss(x, y, reduction="none"), F.mse_loss(x, y, reduction="sum")),
+        (ROWS, ROWS),
+    ),
+    "l1_loss": Case(_against_target(F.l1_loss), (ROWS, ROWS)),
+    "smooth_l1_loss": Case(lambda x, y: F.smooth_l1_loss(x, y, beta=0.7), (ROWS, ROWS)),
+    "huber_loss": Case(lambda x, y: F.huber_loss(x, y, delta=0.7), (ROWS, ROWS)),
+    "binary_cross_entropy": Case(lambda x, y: F.binary_cross_entropy(x, y.detach()), (ROWS, ROWS), _probabilities),
+    "binary_cross_entropy_with_logits": Case(
+        lambda x, y: F.binary_cross_entropy_with_logits(x, torch.sigmoid(y).detach()), (ROWS, ROWS)
+    ),
+    "binary_cross_entropy_with_logits weighted": Case(
+        lambda x, y, w: F.binary_cross_entropy_with_logits(x, y.detach(), pos_weight=w.detach()),
+        (ROWS, ROWS, (70,)),
+        _probabilities,
+    ),
+    # ---- indexing
+    "embedding": Case(
+        lambda w, i: F.embedding(i, w, padding_idx=2), ((9, 5),), extra=lambda g: _integers(9, (6, 8))(g)
+    ),
+    "gather": Case(lambda x, i: torch.gather(x, 1, i), ((6, 9),), extra=_integers(9, (6, 4))),
+    "scatter_add": Case(
+        lambda x, y, i: torch.scatter_add(x, 0, i, y), ((6, 9), (8, 9)), extra=_integers(6, (8, 9))
+    ),
+    "index": Case(lambda x, i, j: (x[i], x[:, j], x[i, j]), ((9, 9, 4),), extra=_integers(9, (3, 7), (7,))),
+    "index by negative numbers": Case(lambda x, i: x[:, i - 5], ((4, 5, 3),), extra=_integers(10, (2, 6))),
+    "index_select": Case(lambda x, i: x.index_select(1, i), ((4, 9),), extra=_integers(9, (12,))),
+    # ---- shape
+    "views": Case(
+        lambda x: x.view(6, -1).unsqueeze(1).squeeze(1).t().reshape(3, -1).flatten().detach() * x.flatten(), ((2, 3, 8),)
+    ),
+    "expand": Case(lambda x: x.expand(4, 3, 5) * 2, ((3, 1),)),
+    "permute": Case(lambda x: x.permute(2, 0, 1).transpose(0, 1).contiguous().view(-1, 2), ((2, 3, 4),)),
+    "flip": Case(lambda x: x.flip(0, -1) * x, ((4, 3, 5),)),
+    "roll": Case(lambda x: (x.roll(2, 1), x.roll(-1), x.roll((1, 2), (0, 1))), ((4, 5),)),
+    "repeat": Case(lambda x: x.repeat(2, 1, 3), ((4, 5),)),
+    "slices": Case(lambda x: (x[1:, ::3], x[..., -2], x[-3:-1].sum(0)), ((7, 10),)),
+    "in-place changes of views": Case(_changed, ((6, 8),)),
+    "split": Case(
+        lambda x: (x.split(3, 1)[1] * 2, x.chunk(2)[0], x.split([2, 5, 1], 1)[2], x.unbind(0)[1]), ((4, 8),)
+    ),
+    "cat": Case(lambda x, y: (torch.cat([x, y, x], 1), torch.stack([x, x * 2], -1)), ((4, 3), (4, 5))),
+    "pad": Case(lambda x: (F.pad(x, (1, 2, -1, 3), value=0.5), F.pad(x, (-1, -1))), ((4, 5),)),
+    "triangles": Case(lambda x: x.tril(1) - x.triu(-1), ((4, 5),)),
+    # ---- conversions and factories
+    "conversions": Case(
+        lambda x, i, b: (x.to(torch.int64), i.float() * x, b.to(torch.float32) - x, i.to(torch.bool), i.to(torch.uint8)),
+        ((4, 5),),
+        _wide,
+        lambda g: [torch.randint(0, 9, (4, 5), generator=g), torch.rand(4, 5, generator=g) < 0.5],
+    ),
+    "bytes": Case(lambda x, u: (u.float() / 255 * x, u + u), ((4, 5),), extra=lambda g: [
+        torch.randint(0, 256, (4, 5), generator=g, dtype=torch.uint8)]),
+    "factories": Case(
+        lambda x: x * torch.arange(5) + torch.full_like(x, 0.3) + x.new_ones(5) + torch.tensor([0.1]) * torch.zeros(5)
+        + torch.eye(5)[:4] + torch.linspace(0, 1, 5) + x.new_full((1,), 2.0) + torch.zeros_like(x).fill_(4.0),
+        ((4, 5),),
+    ),
+    "assembled": Case(lambda x: torch.empty_like(x).copy_(x * 2) + x.new_zeros(4, 5).add_(x), ((4, 5),)),
+}  # fmt: skip
