@@ -6,6 +6,7 @@
 #include "operations.h"
 #include "scalar_ops.h"
 #include "scratch.h"
+#include "strided.h"
 #include "threads.h"
 #define GV_PUBLISHED_LOOPS
 #include "published.h"
@@ -107,12 +108,6 @@ struct Plan {
         for (int i = 0; i < p.n_inputs; i++)
             if (walk[i] == Walk::periodic) staging = std::max(staging, period[i] + block + 2 * W);
         staging = (staging + W - 1) / W * W;
-    }
-
-    int64_t offset(int i, int64_t e) const {
-        int64_t at = 0;
-        for (int axis = box.rank - 1; axis >= 0; e /= box.shape[axis--]) at += e % box.shape[axis] * strides[i][axis];
-        return at;
     }
 
     // Of the machine; compiled code only needs a place for every output that is narrow.
@@ -237,11 +232,15 @@ class Machine {
                 values_[i] = {staged(i) + e % plan_.period[i], W};
                 return;
             case Walk::staged:
-                with_dtype(d, [&](auto c) { stage<c.value>(i, e, n); });
+                with_dtype(d, [&](auto c) {
+                    load_box<c.value>(plan_.box.rank, plan_.box.shape, plan_.strides[i], plan_.m.inputs[i], e, n,
+                                      staged(i));
+                });
                 values_[i] = {staged(i), W};
                 return;
             case Walk::row:
-                offset = plan_.offset(i, e), step = plan_.strides[i][plan_.box.rank - 1];
+                offset = Cursor(plan_.box.rank, plan_.box.shape, plan_.strides[i], e).offset,
+                step = plan_.strides[i][plan_.box.rank - 1];
                 break;
             case Walk::flat:
                 break;
@@ -253,32 +252,6 @@ class Machine {
         }
         load_elements(d, source, step, step == 0 ? W : n, staged(i));
         values_[i] = {staged(i), step * W};
-    }
-
-    // Run by run of the last axis. A run is written in whole vectors: the next one overwrites what lies past its end.
-    template <Dtype D>
-    void stage(int i, int64_t e, int64_t n) {
-        constexpr int size = dtype_size(D);
-        const int last = plan_.box.rank - 1;
-        const int64_t* const shape = plan_.box.shape;
-        const int64_t* const strides = plan_.strides[i];
-        const uint8_t* const base = static_cast<const uint8_t*>(plan_.m.inputs[i]);
-        int64_t index[MAX_RANK], offset = 0;
-        for (int axis = last; axis >= 0; e /= shape[axis--]) offset += (index[axis] = e % shape[axis]) * strides[axis];
-        uint32_t* to = staged(i);
-        while (n > 0) {
-            const int64_t length = std::min(n, shape[last] - index[last]);
-            load_elements<D>(base + offset * size, strides[last], length, to);
-            to += length, n -= length;
-            offset -= index[last] * strides[last];
-            index[last] = 0;
-            for (int axis = last - 1; axis >= 0; axis--) {
-                offset += strides[axis];
-                if (++index[axis] < shape[axis]) break;
-                offset -= index[axis] * strides[axis];
-                index[axis] = 0;
-            }
-        }
     }
 
     const Plan& plan_;

@@ -1,29 +1,36 @@
 // reduce: sum, max, min, argmax, argmin over some axes.
 //
-// The order of a sum of n values: value i goes to lane i mod 64; a lane starts at -0 (the exact identity) and adds its
-// values in ascending i; lanes fold 32, 16, 8, 4, 2, 1 (lane l += lane l + h). 2,048 values are a segment; the
+// The order of a sum: every 2,048 values are a segment. In a segment, value i goes to lane i mod 64; a lane starts at
+// -0 (the exact identity) and adds its values in ascending i; lanes fold 32, 16, 8, 4, 2, 1 (lane l += lane l + h). The
 // segments' sums are summed by the same rule until one is left. 64 lanes are whole vectors on every instruction set, so
-// the order is the same on all; rows, columns and segments are independent, so threads change nothing. max and min do
-// not depend on an order.
+// the order is the same on all; outputs and segments are independent, so threads change nothing. max and min do not
+// depend on an order.
+//
+// Values that lie side by side are reduced one output at a time (`rows`), lanes being lanes of vectors. Otherwise a
+// block of outputs is reduced at once (`columns`), every output in its own lane of vectors, and the 64 lanes lie in
+// memory.
 #include <algorithm>
 
-#include "scalar_ops.h"
 #include "scratch.h"
+#include "strided.h"
 #include "threads.h"
 
 namespace gv::GV_ISA {
 namespace {
 
-constexpr int LANES = 64, Q_LANES = LANES / W;
-constexpr int64_t SEGMENT = 2048;   // the numerics
+constexpr int LANES = 64, VECTORS = LANES / W;
+constexpr int64_t SEGMENT = 2048;
 constexpr int64_t STAGE = SEGMENT;  // elements converted or gathered at a time, a multiple of 64
+constexpr int64_t COLUMNS = 64;     // outputs of a block: its 64 lanes of sums take half of the first cache level
+constexpr int64_t SHORT_RUN = 32;
+constexpr int64_t PARALLEL_WORK = 1 << 16;  // values from which a second thread pays
 
-// A box of strided elements in row-major order, neighbouring axes merged where one walk covers both.
-struct Walk {
+// A box of strided elements; neighbouring axes are merged where one walk covers both.
+struct Box {
     int rank = 0;
     int64_t shape[MAX_RANK], strides[MAX_RANK], elements = 1;
 
-    Walk(int n, const int64_t* shapes, const int64_t* steps) {
+    Box(int n, const int64_t* shapes, const int64_t* steps) {
         for (int axis = 0; axis < n; axis++) {
             const int64_t d = shapes[axis];
             elements *= d;
@@ -36,32 +43,23 @@ struct Walk {
                 strides[rank++] = steps[axis];
             }
         }
-        if (rank == 0) {
-            rank = shape[0] = 1;
-            strides[0] = 1;
-        }
+        if (rank == 0) rank = shape[0] = strides[0] = 1;
     }
     int64_t inner() const { return shape[rank - 1]; }
     int64_t step() const { return strides[rank - 1]; }
-    int64_t offset(int64_t e) const {
-        int64_t at = 0;
-        for (int axis = rank - 1; axis >= 0; e /= shape[axis--]) at += e % shape[axis] * strides[axis];
-        return at;
-    }
+    Cursor at(int64_t e) const { return Cursor(rank, shape, strides, e); }
 };
 
-// How values of register type V join; `identity` leaves every value as it is.
+// How registers of type V join. `identity` leaves every value as it is; `beats` is for positions.
 template <class V>
-struct Add;
-template <>
-struct Add<F> {
-    static F identity() { return (F)splat(0x80000000u); }
-    static F join(F a, F b) { return a + b; }
+struct Sum {
+    static V identity() { return V{}; }
+    static V join(V a, V b) { return (V)((U)a + (U)b); }
 };
 template <>
-struct Add<U> {
-    static U identity() { return U{}; }
-    static U join(U a, U b) { return a + b; }
+struct Sum<F> {
+    static F identity() { return (F)splat(0x80000000u); }
+    static F join(F a, F b) { return a + b; }
 };
 template <class V>
 struct Max;
@@ -69,16 +67,21 @@ template <>
 struct Max<F> {
     static F identity() { return (F)splat(0xFF800000u); }
     static F join(F a, F b) { return max_f32(a, b); }
+    static F number(F a, F b) { return max_or_second(a, b); }
+    static constexpr uint32_t zero = 0;  // the one that wins
+    static M beats(F a, F b) { return (a > b) | ((a != a) & (b == b)); }
 };
 template <>
 struct Max<I> {
     static I identity() { return I{} + INT32_MIN; }
     static I join(I a, I b) { return max_i32(a, b); }
+    static M beats(I a, I b) { return a > b; }
 };
 template <>
 struct Max<U> {
     static U identity() { return U{}; }
     static U join(U a, U b) { return max_u32(a, b); }
+    static M beats(U a, U b) { return a > b; }
 };
 template <class V>
 struct Min;
@@ -86,52 +89,120 @@ template <>
 struct Min<F> {
     static F identity() { return (F)splat(0x7F800000u); }
     static F join(F a, F b) { return min_f32(a, b); }
+    static F number(F a, F b) { return min_or_second(a, b); }
+    static constexpr uint32_t zero = 0x80000000u;
+    static M beats(F a, F b) { return (a < b) | ((a != a) & (b == b)); }
 };
 template <>
 struct Min<I> {
     static I identity() { return I{} + INT32_MAX; }
     static I join(I a, I b) { return min_i32(a, b); }
+    static M beats(I a, I b) { return a < b; }
 };
 template <>
 struct Min<U> {
     static U identity() { return splat(0xFFFFFFFFu); }
     static U join(U a, U b) { return min_u32(a, b); }
+    static M beats(U a, U b) { return a < b; }
 };
 
-// 64 lanes.
-template <class V, class Op>
-struct Lanes {
-    V v[Q_LANES];
+template <int h, class V, int... i>
+V lanes_down(V v, std::integer_sequence<int, i...>) {
+    return __builtin_shufflevector(v, v, ((i + h) % W)...);
+}
+template <class Op, int h, class V>
+V fold_vector(V v) {
+    v = Op::join(v, lanes_down<h>(v, std::make_integer_sequence<int, W>()));
+    if constexpr (h > 1)
+        return fold_vector<Op, h / 2>(v);
+    else
+        return v;
+}
 
+// 64 lanes that take registers in order.
+template <class V, class Op>
+class Lanes {
+  public:
     Lanes() {
-        for (V& x : v) x = Op::identity();
+        for (V& x : v_) x = Op::identity();
     }
-    // n values from lane 0 on; only the last piece of a segment may be no multiple of 64.
+    // Vectors of 64 registers; fewer only at the end of a segment.
     void take(const uint32_t* x, int64_t n) {
+        V v[VECTORS];
+        for (int q = 0; q < VECTORS; q++) v[q] = v_[q];
         for (; n >= LANES; n -= LANES, x += LANES)
-            for (int q = 0; q < Q_LANES; q++) v[q] = Op::join(v[q], load<V>(x + q * W));
+            for (int q = 0; q < VECTORS; q++) v[q] = Op::join(v[q], load<V>(x + q * W));
+        for (int q = 0; q < VECTORS; q++) v_[q] = v[q];
+        if (n > 0) take_last(x, n);
+    }
+    V fold() {
+        for (int h = VECTORS / 2; h >= 1; h /= 2)
+            for (int q = 0; q < h; q++) v_[q] = Op::join(v_[q], v_[q + h]);
+        return fold_vector<Op, W / 2>(v_[0]);
+    }
+
+  private:
+    void take_last(const uint32_t* x, int64_t n) {
+        int q = 0;
+        for (; n >= W; n -= W, x += W, q++) v_[q] = Op::join(v_[q], load<V>(x));
         if (n == 0) return;
-        alignas(64) uint32_t rest[LANES];
-        for (int q = 0; q < Q_LANES; q++) store(rest + q * W, Op::identity());
-        std::memcpy(rest, x, size_t(n) * 4);
-        for (int q = 0; q < Q_LANES; q++) v[q] = Op::join(v[q], load<V>(rest + q * W));
+        V last = Op::identity();
+        std::memcpy(&last, x, size_t(n) * 4);
+        v_[q] = Op::join(v_[q], last);
     }
-    uint32_t fold() {
-        for (int h = Q_LANES / 2; h >= 1; h /= 2)
-            for (int q = 0; q < h; q++) v[q] = Op::join(v[q], v[q + h]);
-        alignas(64) uint32_t a[2 * W];
-        for (int h = W / 2; h >= 1; h /= 2) {
-            store(a, v[0]);
-            store(a + W, v[0]);
-            v[0] = Op::join(v[0], load<V>(a + h));  // lanes from h on are not read again
+    V v_[VECTORS];
+};
+
+// Largest or smallest float: numbers alone by the CPU's instruction, which forgets a NaN and picks any zero; a NaN is
+// noticed on the side, and a zero asks for a second look.
+template <class Op>
+class Extreme {
+  public:
+    Extreme() {
+        for (F& x : v_) x = Op::identity();
+    }
+    void take(const uint32_t* x, int64_t n) {
+        F v[VECTORS];
+        M plain = plain_;
+        for (int q = 0; q < VECTORS; q++) v[q] = v_[q];
+        for (; n >= LANES; n -= LANES, x += LANES)
+            for (int q = 0; q < VECTORS; q++) {
+                const F a = load<F>(x + q * W);
+                v[q] = Op::number(a, v[q]);
+                plain &= a == a;
+            }
+        for (int q = 0; q < VECTORS; q++) v_[q] = v[q];
+        plain_ = plain;
+        for (; n > 0; n -= W, x += W) {
+            F a = Op::identity();
+            std::memcpy(&a, x, size_t(std::min<int64_t>(n, W)) * 4);
+            v_[0] = Op::number(a, v_[0]);
+            plain_ &= a == a;
         }
-        return ((U)v[0])[0];
     }
+    // A zero may have the wrong sign.
+    F fold() {
+        F r = v_[0];
+        for (int q = 1; q < VECTORS; q++) r = Op::number(r, v_[q]);
+        r = fold_vector<Number, W / 2>(r);
+        const I all = fold_vector<Both, W / 2>(plain_);
+        return all[0] ? r : (F)splat(0x7FC00000u);
+    }
+
+  private:
+    struct Number {
+        static F join(F a, F b) { return Op::number(a, b); }
+    };
+    struct Both {
+        static M join(M a, M b) { return a & b; }
+    };
+    F v_[VECTORS];
+    M plain_ = ~M{};
 };
 
 struct Job {
     const ReduceArgs& r;
-    Walk kept, reduced;
+    Box kept, reduced;
     int size;
     explicit Job(const ReduceArgs& args)
         : r(args),
@@ -139,123 +210,325 @@ struct Job {
           reduced(args.reduced_rank, args.reduced_shape, args.reduced_strides),
           size(dtype_size(args.x_dtype)) {}
     const uint8_t* x(int64_t offset) const { return static_cast<const uint8_t*>(r.x) + offset * size; }
-    void* y(int64_t o) const { return static_cast<uint8_t*>(r.y) + o * dtype_size(r.y_dtype); }
+    void put(int64_t o, const uint32_t* registers, int64_t n) const {
+        store_elements(r.y_dtype, static_cast<uint8_t*>(r.y) + o * dtype_size(r.y_dtype), {registers, W}, n);
+    }
 };
 
-// Calls use(registers, n) over the reduced values [begin, end) of one output, in order, in pieces that are multiples of
-// 64 but for the last: in place where they are 32-bit and contiguous, else converted or gathered into `stage`.
-template <class Use>
-void stream(const Job& job, int64_t base, int64_t begin, int64_t end, Use&& use) {
-    const Dtype d = job.r.x_dtype;
-    const int64_t inner = job.reduced.inner(), step = job.reduced.step();
-    if (job.size == 4 && step == 1 && job.reduced.rank == 1)
-        return use(reinterpret_cast<const uint32_t*>(job.x(base + begin)), end - begin);
-    alignas(64) uint32_t stage[STAGE + W];
-    while (begin < end) {
-        const int64_t n = std::min(STAGE, end - begin);
-        for (int64_t done = 0; done < n;) {
-            const int64_t e = begin + done, column = e % inner, length = std::min(n - done, inner - column);
-            load_elements(d, job.x(base + job.reduced.offset(e)), step, length, stage + done);
-            done += length;
-        }
-        use(stage, n);
-        begin += n;
-    }
-}
-
-template <class V, class Op>
-uint32_t fold_range(const Job& job, int64_t base, int64_t begin, int64_t end) {
-    Lanes<V, Op> lanes;
-    stream(job, base, begin, end, [&](const uint32_t* x, int64_t n) { lanes.take(x, n); });
-    return lanes.fold();
-}
-
-// The segments' results, joined by the same rule, in place, until one is left.
-template <class V, class Op>
-uint32_t join_segments(uint32_t* parts, int64_t n) {
-    while (n > 1) {
-        const int64_t segments = (n + SEGMENT - 1) / SEGMENT;
-        for (int64_t s = 0; s < segments; s++) {
-            Lanes<V, Op> lanes;
-            lanes.take(parts + s * SEGMENT, std::min(SEGMENT, n - s * SEGMENT));
-            parts[s] = lanes.fold();
-        }
-        n = segments;
-    }
-    return parts[0];
-}
-
-void put(const Job& job, int64_t o, uint32_t bits) {
-    alignas(64) uint32_t v[W];
-    store(v, splat(bits));
-    store_elements(job.r.y_dtype, job.y(o), {v, 0}, 1);
-}
-
-// Calls f(first, last) over [0, n) in shares of work worth a thread each.
+// Calls f(first, last) over [0, n) in shares that are worth a thread each.
 template <class Call>
 void share(int64_t n, int64_t work_each, Call&& f) {
-    const int64_t fewest = std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(work_each, 1));
+    const int64_t fewest = std::max<int64_t>(1, PARALLEL_WORK / std::max<int64_t>(work_each, 1));
     const int64_t chunk = std::max(fewest, n / (4 * get_threads()) + 1);
     parallel_for((n + chunk - 1) / chunk, [&](int64_t i) { f(i * chunk, std::min(n, (i + 1) * chunk)); });
 }
 
-thread_local Scratch parts_scratch;
+// ---- rows
 
-// Rows: each output walks its own values.
-template <class V, class Op>
-void rows(const Job& job) {
-    const int64_t n = job.reduced.elements, segments = (n + SEGMENT - 1) / SEGMENT;
-    if (segments > 32 && job.kept.elements < 2 * get_threads()) {
-        uint32_t* parts = static_cast<uint32_t*>(parts_scratch.get(size_t(segments) * 4));
-        for (int64_t o = 0; o < job.kept.elements; o++) {
-            const int64_t base = job.kept.offset(o);
-            share(segments, SEGMENT, [&](int64_t first, int64_t last) {
-                for (int64_t s = first; s < last; s++)
-                    parts[s] = fold_range<V, Op>(job, base, s * SEGMENT, std::min(n, (s + 1) * SEGMENT));
-            });
-            put(job, o, join_segments<V, Op>(parts, segments));
+// Feeds lanes.take with the reduced values [begin, end) of the output at `base`, in order: in place where they are
+// 32-bit and contiguous, else converted or gathered. Every call but the last has a multiple of 64 registers.
+template <class Taker>
+void feed(const Job& job, int64_t base, int64_t begin, int64_t end, Taker&& lanes) {
+    const Box& box = job.reduced;
+    if (job.size == 4 && box.step() == 1 && box.rank == 1)
+        return lanes.take(reinterpret_cast<const uint32_t*>(job.x(base + begin)), end - begin);
+    alignas(64) uint32_t stage[STAGE + W];
+    if (job.size == 4 && box.step() == 1) {  // runs in place, but for the 64 registers around the end of each
+        Cursor at = box.at(begin);
+        for (int64_t held = 0; begin < end;) {
+            int64_t n = std::min(at.run(), end - begin);
+            const uint32_t* x = reinterpret_cast<const uint32_t*>(job.x(base + at.offset));
+            at.skip(n), begin += n;
+            if (held > 0) {
+                const int64_t m = std::min(n, LANES - held);
+                std::memcpy(stage + held, x, size_t(m) * 4);
+                held += m, x += m, n -= m;
+                if (held == LANES || begin == end) lanes.take(stage, held), held = 0;
+            }
+            const int64_t whole = begin == end ? n : n / LANES * LANES;
+            if (whole > 0) lanes.take(x, whole);
+            if (n > whole) std::memcpy(stage, x + whole, size_t(held = n - whole) * 4);
         }
         return;
     }
-    share(job.kept.elements, n, [&](int64_t first, int64_t last) {
-        uint32_t* parts = static_cast<uint32_t*>(parts_scratch.get(size_t(segments) * 4));
-        for (int64_t o = first; o < last; o++) {
-            const int64_t base = job.kept.offset(o);
-            for (int64_t s = 0; s < segments; s++)
-                parts[s] = fold_range<V, Op>(job, base, s * SEGMENT, std::min(n, (s + 1) * SEGMENT));
-            put(job, o, join_segments<V, Op>(parts, segments));
+    with_dtype(job.r.x_dtype, [&](auto d) {
+        for (; begin < end; begin += STAGE) {
+            const int64_t n = std::min(STAGE, end - begin);
+            load_box<d.value>(box.rank, box.shape, box.strides, job.x(base), begin, n, stage);
+            lanes.take(stage, n);
         }
     });
 }
 
-// The position of the first NaN, else of the first of the largest (smallest) values.
+struct HasBits {
+    uint32_t bits;
+    bool found = false;
+    void take(const uint32_t* x, int64_t n) {
+        for (int64_t i = 0; i < n; i++) found |= x[i] == bits;
+    }
+};
+
+template <class V, template <class> class Op>
+V fold_range(const Job& job, int64_t base, int64_t begin, int64_t end) {
+    if constexpr (std::is_same_v<V, F> && !std::is_same_v<Op<F>, Sum<F>>) {
+        Extreme<Op<F>> lanes;
+        feed(job, base, begin, end, lanes);
+        const F r = lanes.fold();
+        if (r[0] != 0) return r;
+        HasBits winner{Op<F>::zero};
+        feed(job, base, begin, end, winner);
+        return (F)splat(winner.found ? Op<F>::zero : Op<F>::zero ^ 0x80000000u);
+    } else {
+        Lanes<V, Op<V>> lanes;
+        feed(job, base, begin, end, lanes);
+        return lanes.fold();
+    }
+}
+
+// Finds the first register equal to `best`, or the first NaN if it is one.
+template <class V>
+struct Finder {
+    V best;
+    int64_t seen = 0, found = -1;
+    void take(const uint32_t* x, int64_t n) {
+        for (int64_t i = 0; i < n && found < 0; i += LANES) {
+            const int64_t m = std::min<int64_t>(n - i, LANES);
+            M hit{};
+            if (m == LANES)
+                for (int q = 0; q < VECTORS; q++) hit |= matches(load<V>(x + i + q * W));
+            if (m == LANES && !any(hit)) continue;
+            for (int64_t j = 0; j < m && found < 0; j++)
+                if (matches((V)splat(x[i + j]))[0]) found = seen + i + j;
+        }
+        seen += n;
+    }
+
+  private:
+    M matches(V v) const { return (v == best) | ((v != v) & (best != best)); }
+    static bool any(M m) {
+        uint64_t words[W / 2], all = 0;
+        std::memcpy(words, &m, sizeof words);
+        for (uint64_t w : words) all |= w;
+        return all != 0;
+    }
+};
+
+constexpr int64_t segments_of(int64_t n) { return (n + SEGMENT - 1) / SEGMENT; }
+
+// The result of the segments' results: the same rule again until one is left.
 template <class V, class Op>
-void positions(const Job& job) {
-    share(job.kept.elements, job.reduced.elements, [&](int64_t first, int64_t last) {
-        for (int64_t o = first; o < last; o++) {
-            const int64_t base = job.kept.offset(o), n = job.reduced.elements;
-            const V best = (V)splat(fold_range<V, Op>(job, base, 0, n));
-            int64_t found = -1, seen = 0;
-            stream(job, base, 0, n, [&](const uint32_t* x, int64_t m) {
-                for (int64_t i = 0; i < m && found < 0; i++) {
-                    const V v = (V)splat(x[i]);
-                    if (v[0] == best[0] || (best[0] != best[0] && v[0] != v[0])) found = seen + i;
-                }
-                seen += m;
-            });
-            put(job, o, uint32_t(found));
+uint32_t combine(uint32_t* parts, int64_t n) {
+    for (; n > 1; n = segments_of(n))
+        for (int64_t s = 0; s < segments_of(n); s++) {
+            Lanes<V, Op> lanes;
+            lanes.take(parts + s * SEGMENT, std::min(SEGMENT, n - s * SEGMENT));
+            parts[s] = ((U)lanes.fold())[0];
+        }
+    return parts[0];
+}
+
+thread_local Scratch parts_scratch;
+
+template <class V, template <class> class Op>
+void fold_segments(const Job& job, int64_t base, int64_t first, int64_t last, uint32_t* parts) {
+    for (int64_t s = first; s < last; s++) {
+        const int64_t begin = s * SEGMENT, end = std::min(job.reduced.elements, begin + SEGMENT);
+        parts[s] = ((U)fold_range<V, Op>(job, base, begin, end))[0];
+    }
+}
+
+// One long output after the other, its segments shared among the threads.
+template <class V, template <class> class Op>
+void long_rows(const Job& job) {
+    const int64_t segments = segments_of(job.reduced.elements);
+    uint32_t* parts = static_cast<uint32_t*>(parts_scratch.get(size_t(segments) * 4));
+    for (int64_t o = 0; o < job.kept.elements; o++) {
+        const int64_t base = job.kept.at(o).offset;
+        share(segments, SEGMENT,
+              [&](int64_t first, int64_t last) { fold_segments<V, Op>(job, base, first, last, parts); });
+        alignas(64) const uint32_t result[W] = {combine<V, Op<V>>(parts, segments)};
+        job.put(o, result, 1);
+    }
+}
+
+// Calls one(base) for every output and stores what it returns.
+template <class One>
+void each_row(const Job& job, One&& one) {
+    share(job.kept.elements, job.reduced.elements + 16, [&](int64_t first, int64_t last) {
+        alignas(64) uint32_t results[LANES];
+        Cursor at = job.kept.at(first);
+        for (int64_t o = first; o < last;) {
+            const int64_t n = std::min<int64_t>(last - o, LANES);
+            for (int64_t i = 0; i < n; i++) {
+                results[i] = one(at.offset);
+                at.skip(1);
+            }
+            job.put(o, results, n);
+            o += n;
+        }
+    });
+}
+
+template <class V, template <class> class Op, bool position>
+void rows(const Job& job) {
+    const int64_t n = job.reduced.elements, segments = segments_of(n);
+    if constexpr (position) {
+        each_row(job, [&](int64_t base) {
+            Finder<V> finder{fold_range<V, Op>(job, base, 0, n)};
+            feed(job, base, 0, n, finder);
+            return uint32_t(finder.found);
+        });
+    } else if (segments == 1) {
+        each_row(job, [&](int64_t base) { return ((U)fold_range<V, Op>(job, base, 0, n))[0]; });
+    } else if (n > PARALLEL_WORK && job.kept.elements < 2 * get_threads()) {
+        long_rows<V, Op>(job);
+    } else {
+        each_row(job, [&](int64_t base) {
+            uint32_t* parts = static_cast<uint32_t*>(parts_scratch.get(size_t(segments) * 4));
+            fold_segments<V, Op>(job, base, 0, segments, parts);
+            return combine<V, Op<V>>(parts, segments);
+        });
+    }
+}
+
+// ---- columns
+
+// The values of a block of outputs, one reduced index after the other: `next` gives where they lie as whole vectors.
+class Panel {
+  public:
+    Panel(const Job& job, int64_t o, int64_t n) : job_(job), first_(o), n_(n), at_(job.reduced.at(0)) {
+        const Cursor first = job.kept.at(o);
+        offset_ = first.offset;
+        in_place_ = job.size == 4 && job.kept.step() == 1 && first.run() >= n && n % W == 0;
+    }
+    const uint32_t* next(uint32_t* stage) {
+        const int64_t offset = at_.offset;
+        at_.skip(1);
+        if (in_place_) return reinterpret_cast<const uint32_t*>(job_.x(offset_ + offset));
+        with_dtype(job_.r.x_dtype, [&](auto d) {
+            load_box<d.value>(job_.kept.rank, job_.kept.shape, job_.kept.strides, job_.x(offset), first_, n_, stage);
+        });
+        return stage;
+    }
+
+  private:
+    const Job& job_;
+    int64_t first_, n_, offset_;
+    Cursor at_;
+    bool in_place_;
+};
+
+constexpr int GROUP = 4;  // values that a lane takes in a row, to load and store it less often
+
+template <class V>
+struct ColumnSums {
+    typedef uint32_t Row[COLUMNS];
+    alignas(64) Row lanes[LANES];
+    alignas(64) uint32_t stage[LANES * GROUP][COLUMNS + W];
+
+    // The sums of n values, at most 2,048, of `vectors` vectors of columns, into `to`; next(stage) gives a row of them.
+    template <class Next>
+    void segment(Next&& next, int64_t n, int64_t vectors, uint32_t* to) {
+        const uint32_t* rows[LANES * GROUP];
+        const int64_t used = std::min<int64_t>(n, LANES);
+        for (int64_t l = 0; l < used; l++)
+            std::memcpy(lanes[l], next(stage[0]), size_t(vectors) * W * 4);  // -0 + x is x
+        for (int64_t i = used; i < n; i += LANES * GROUP) {
+            const int64_t m = std::min<int64_t>(n - i, LANES * GROUP);
+            for (int64_t k = 0; k < m; k++) rows[k] = next(stage[k]);
+            for (int64_t l = 0; l < std::min<int64_t>(m, LANES); l++) add(lanes[l], rows + l, m - l, vectors);
+        }
+        for (int64_t h = LANES / 2; h >= 1; h /= 2)
+            for (int64_t l = 0; l < h && l + h < used; l++) {  // the other lanes hold nothing but -0
+                const uint32_t* other[1] = {lanes[l + h]};
+                add(lanes[l], other, 1, vectors);
+            }
+        std::memcpy(to, lanes[0], size_t(vectors) * W * 4);
+    }
+
+  private:
+    // lane += rows[0], rows[64], ... below rows[end], in this order.
+    static void add(uint32_t* lane, const uint32_t* const* rows, int64_t end, int64_t vectors) {
+        for (int64_t q = 0; q < vectors * W; q += W) {
+            V v = load<V>(lane + q);
+            for (int64_t k = 0; k < end; k += LANES) v = Sum<V>::join(v, load<V>(rows[k] + q));
+            store(lane + q, v);
+        }
+    }
+};
+
+template <class V>
+void column_sums(const Job& job, int64_t o, int64_t columns, uint32_t* results) {
+    static thread_local Scratch scratch;
+    auto& sums = *static_cast<ColumnSums<V>*>(scratch.get(sizeof(ColumnSums<V>)));
+    const int64_t vectors = (columns + W - 1) / W;
+    int64_t n = job.reduced.elements;
+    Panel panel(job, o, columns);
+    const auto values = [&](uint32_t* stage) { return panel.next(stage); };
+    if (n <= SEGMENT) return sums.segment(values, n, vectors, results);
+    typedef uint32_t Row[COLUMNS];
+    Row* parts = static_cast<Row*>(parts_scratch.get(size_t(segments_of(n)) * sizeof(Row)));
+    for (int64_t s = 0; s < segments_of(n); s++)
+        sums.segment(values, std::min(SEGMENT, n - s * SEGMENT), vectors, parts[s]);
+    for (n = segments_of(n); n > 1; n = segments_of(n)) {
+        const Row* part = parts;
+        for (int64_t s = 0; s < segments_of(n); s++)
+            sums.segment([&](uint32_t*) { return *part++; }, std::min(SEGMENT, n - s * SEGMENT), vectors, parts[s]);
+    }
+    std::memcpy(results, parts[0], size_t(vectors) * W * 4);
+}
+
+template <class V, class Op, bool position>
+void column_extremes(const Job& job, int64_t o, int64_t n, uint32_t* results) {
+    alignas(64) uint32_t stage[COLUMNS + W], best[COLUMNS];
+    const int64_t end = (n + W - 1) / W * W;
+    Panel panel(job, o, n);
+    std::memcpy(best, panel.next(stage), size_t(end) * 4);
+    std::memset(results, 0, size_t(end) * 4);
+    for (int64_t i = 1; i < job.reduced.elements; i++) {
+        const uint32_t* x = panel.next(stage);
+        for (int64_t q = 0; q < end; q += W) {
+            const V a = load<V>(best + q), b = load<V>(x + q);
+            if constexpr (position) {
+                const M wins = Op::beats(b, a);
+                store(results + q, wins ? splat(uint32_t(i)) : load<U>(results + q));
+                store(best + q, wins ? b : a);
+            } else {
+                store(best + q, Op::join(a, b));
+            }
+        }
+    }
+    if (!position) std::memcpy(results, best, size_t(end) * 4);
+}
+
+template <class V, template <class> class Op, bool position>
+void columns(const Job& job) {
+    const int64_t n = job.kept.elements, fair = (n / get_threads() + W) / W * W;
+    const int64_t block = std::min(COLUMNS, fair), inner = job.kept.inner();
+    // Blocks start anew with every run of columns that is long, so that its values are read in place.
+    const int64_t run = inner >= SHORT_RUN ? inner : n, blocks = (run + block - 1) / block;
+    share(n / run * blocks, block * job.reduced.elements, [&](int64_t first, int64_t last) {
+        alignas(64) uint32_t results[COLUMNS];
+        for (int64_t b = first; b < last; b++) {
+            const int64_t column = b % blocks * block, o = b / blocks * run + column, m = std::min(block, run - column);
+            if constexpr (std::is_same_v<Op<V>, Sum<V>>)
+                column_sums<V>(job, o, m, results);
+            else
+                column_extremes<V, Op<V>, position>(job, o, m, results);
+            job.put(o, results, m);
         }
     });
 }
 
 template <template <class> class Op, bool position>
 void by_register(const Job& job) {
-    auto run = [&](auto v) {
+    const bool side_by_side = job.reduced.step() == 1 && (job.reduced.rank == 1 || job.reduced.inner() >= SHORT_RUN);
+    const auto run = [&](auto v) {
         using V = decltype(v);
-        if constexpr (position)
-            positions<V, Op<V>>(job);
+        if (side_by_side || job.kept.elements < W / 2)
+            rows<V, Op, position>(job);
         else
-            rows<V, Op<V>>(job);
+            columns<V, Op, position>(job);
     };
     switch (job.r.x_dtype) {
         case Dtype::i32:
@@ -268,24 +541,19 @@ void by_register(const Job& job) {
             return run(F{});
     }
 }
-template <>
-struct Add<I> : Add<U> {
-    static I identity() { return I{}; }
-    static I join(I a, I b) { return add_i32(a, b); }
-};
 
 }  // namespace
 
 void reduce(const ReduceArgs& r) {
     const Job job(r);
     if (job.kept.elements == 0) return;
-    if (job.reduced.elements == 0) {
-        for (int64_t o = 0; o < job.kept.elements; o++) put(job, o, 0);  // only a sum may be empty
+    if (job.reduced.elements == 0) {  // only a sum may be empty: +0
+        std::memset(r.y, 0, size_t(job.kept.elements) * size_t(dtype_size(r.y_dtype)));
         return;
     }
     switch (r.op) {
         case Reduction::sum:
-            return by_register<Add, false>(job);
+            return by_register<Sum, false>(job);
         case Reduction::max:
             return by_register<Max, false>(job);
         case Reduction::min:

@@ -3,6 +3,8 @@
 // docs/numerics.md. A NaN may have any payload inside a register: `canonical` makes it the one NaN wherever its bits
 // can be seen.
 #pragma once
+#include <utility>
+
 #include "kernels.h"
 #include "simd.h"
 
@@ -255,6 +257,12 @@ struct Operand {
 };
 typedef void (*PublishedLoop)(int64_t vectors, const Operand* x, uint32_t* const* y);
 
+template <int... i>
+inline U pick_even(U a, U b, std::integer_sequence<int, i...>) {
+    return __builtin_shufflevector(a, b, (2 * i)...);
+}
+inline U even_lanes(U a, U b) { return pick_even(a, b, std::make_integer_sequence<int, W>()); }
+
 // n elements, `stride` apart, into registers at dst, which has room for whole vectors; what lies beyond n is undefined.
 template <Dtype D>
 inline void load_elements(const uint8_t* src, int64_t stride, int64_t n, uint32_t* dst) {
@@ -270,6 +278,11 @@ inline void load_elements(const uint8_t* src, int64_t stride, int64_t n, uint32_
         for (int j = 0; j < W; j++) std::memcpy(part + j * size, src, size);
         for (const U v = load_element<D>(part); i < n; i += W) store(dst + i, v);
     } else {
+        if constexpr (size == 4)  // the odd elements are loaded too, but never past the last even one
+            if (stride == 2)
+                for (; i + W < n; i += W)
+                    store(dst + i,
+                          even_lanes(load<U>((const uint32_t*)src + 2 * i), load<U>((const uint32_t*)src + 2 * i + W)));
         while (i < n) {
             const int64_t m = n - i < W ? n - i : W;
             for (int64_t j = 0; j < m; j++) std::memcpy(part + j * size, src + (i + j) * stride * size, size);
