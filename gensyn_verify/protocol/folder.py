@@ -121,10 +121,11 @@ class LocalFolder:
             if error.errno in (errno.ELOOP, errno.EMLINK) or (error.errno == errno.ENOTDIR and self._links(sub)):
                 raise BundleError(f"{self.url}: {name} is or lies behind a symbolic link; a bundle has none") from None
             raise BundleError(f"{self.url}: {name} cannot be opened: {error.strerror}") from None
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            os.close(fd)
+            raise BundleError(f"{self.url}: {name} is no regular file")
         with os.fdopen(fd, "rb") as file:
-            info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode):
-                raise BundleError(f"{self.url}: {name} is no regular file")
             yield file, info.st_size
 
     def _links(self, sub: str) -> bool:

@@ -14,7 +14,7 @@ from gensyn_verify.errors import BundleError, MalformedError
 from gensyn_verify.program.keccak import keccak256
 
 SIGNATURE_BYTES = 65
-_DOMAIN = b"gensyn_verify.run.1"
+_DOMAIN = b"gensyn_verify.signature.1"
 _GROUP_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
@@ -59,7 +59,7 @@ class Identity:
 def signer(commitment: bytes, signature: bytes) -> bytes | None:
     """The address that signed; None where the bytes are no signature at all."""
     from eth_keys.exceptions import BadSignature
-    from eth_utils import ValidationError
+    from eth_utils.exceptions import ValidationError
 
     try:
         public = _keys().Signature(signature).recover_public_key_from_msg_hash(_message(commitment))
@@ -93,7 +93,7 @@ def _checked_key(key: bytes) -> bytes:
 
 def _keys() -> Any:
     try:
-        from eth_keys import KeyAPI
+        from eth_keys.main import KeyAPI
     except ImportError:
         raise BundleError("signatures need eth-keys: pip install 'gensyn_verify[sign]'") from None
     return KeyAPI()

@@ -32,6 +32,8 @@ def encode(value: object) -> bytes:
 def _check_value(value: object) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
+            if not isinstance(key, str):
+                raise BundleError(f"key {key!r} is no string")
             _check_value(key)
             _check_value(item)
     elif isinstance(value, list):

@@ -4,19 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gensyn_verify._native import merkle_root
 from gensyn_verify.backends.arrays import Array
-from gensyn_verify.commit import StateEntry, state_root, tensor_root
+from gensyn_verify.commit import StateEntry, tensor_root
+from gensyn_verify.program.program import Program
 from gensyn_verify.program.types import TensorType
 
 Types = Mapping[str, TensorType]
 Roots = Mapping[str, bytes]
 
 
-def roots_of(arrays: Mapping[str, Array]) -> dict[str, bytes]:
-    """The tensor root of every array, sorted by name."""
-    return {name: tensor_root(arrays[name]) for name in sorted(arrays)}
+class Group:
+    """The root of tensors of fixed names and types, `commit.state_root`, for many sets of contents.
+
+    What an entry says beside its tensor root is encoded once: a run has a state root every step.
+    """
+
+    def __init__(self, types: Types) -> None:
+        self._start = {name: StateEntry(name, types[name], bytes(32)).record()[:-32] for name in sorted(types)}
+
+    def root(self, roots: Roots) -> bytes:
+        return merkle_root([start + roots[name] for name, start in self._start.items()])
 
 
 def group_root(types: Types, roots: Roots) -> bytes:
-    """The Merkle root over (name, dtype, shape, tensor root), sorted by name."""
-    return state_root([StateEntry(name, types[name], roots[name]) for name in sorted(types)])
+    """The root of one group."""
+    return Group(types).root(roots)
+
+
+def roots_of(arrays: Mapping[str, Array], known: Roots | None = None) -> dict[str, bytes]:
+    """The tensor root of every array, sorted by name. A name in `known` takes its root from there, unhashed."""
+    known = known or {}
+    return {name: known[name] if name in known else tensor_root(arrays[name]) for name in sorted(arrays)}
+
+
+def constants(program: Program) -> frozenset[str]:
+    """State tensors that no step changes, because their next value is themselves."""
+    return frozenset(o.name for o in program.outputs if o.role == "state" and _is_input(program, o.value, o.name))
+
+
+def _is_input(program: Program, value: int, name: str) -> bool:
+    if value >= len(program.inputs):
+        return False
+    source = program.inputs[value]
+    return source.role == "state" and source.name == name

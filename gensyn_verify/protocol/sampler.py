@@ -84,7 +84,8 @@ def _network(x: Array, a: int, b: int, seed: tuple[int, int], epoch: int) -> Arr
             left = (left + _round(i, right, a, seed, epoch)) % a
         else:
             right = (right + _round(i, left, b, seed, epoch)) % b
-    return left * b + right
+    out: Array = left * b + right
+    return out
 
 
 def _round(i: int, value: Array, modulus: int, seed: tuple[int, int], epoch: int) -> Array:

@@ -86,9 +86,7 @@ class TensorStore:
                 if _fill(file, array) != type.nbytes:
                     raise BundleError(f"{where}: the data end early")
         except MissingDataError:
-            raise MissingDataError(
-                f"{where} is missing: copy the bundle again, or ask its owner for the file"
-            ) from None
+            raise MissingDataError(f"{where} is missing: copy the bundle again, or ask its owner for it") from None
         if type.dtype is Dtype.boolean and (array.view(np.uint8) > 1).any():
             raise BundleError(f"{where}: a boolean is stored as 0 or 1, found {int(array.view(np.uint8).max())}")
         actual = tensor_root(array)
