@@ -29,10 +29,9 @@ def assert_canonical_or_refused(data: bytes) -> None:
     """Either the bytes are the encoding of a valid program, or the project's own error says why not."""
     try:
         program = decode(data)
-    except (ProgramError, LimitError) as error:
-        assert str(error)
-    else:
-        assert encode(program) == data
+    except (ProgramError, LimitError):
+        return
+    assert encode(program) == data
 
 
 # ---- round trips

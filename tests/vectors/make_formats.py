@@ -7,6 +7,7 @@ compares with the files.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,15 +102,17 @@ BLAKE3_LENGTHS = [
 
 def blake3_vectors() -> Json:
     return {
-        "_comment": [
-            "Tensor roots: BLAKE3 (default mode, 32 bytes) of an input whose byte i is i mod 251.",
-            "An opening of chunk `index` (bytes 1024 index to 1024 index + 1023, as far as the input goes) is the chunk and",
-            "`path`: the sibling chaining values from the chunk upwards. A level whose last node has no sibling has no entry.",
-            "Every corruption takes the opening of `index` in the input of `length`, changes it in one way, and must be",
-            "rejected: chunk_bit [byte, bit], chunk_append hex, chunk_cut bytes; path_bit [entry, byte, bit], path_swap",
-            "[entry, entry], path_drop entry, path_append hex, path_cut entry (loses its last byte); claim_index and",
-            "claim_length replace what the verifier is told; root_bit [byte, bit].",
-        ],
+        "_comment": textwrap.wrap(
+            "Tensor roots: BLAKE3 (default mode, 32 bytes) of an input whose byte i is i mod 251. An opening of "
+            "chunk `index` (bytes 1024 index to 1024 index + 1023, as far as the input goes) is the chunk and "
+            "`path`: the sibling chaining values from the chunk upwards. A level whose last node has no sibling "
+            "has no entry. Every corruption takes the opening of `index` in the input of `length`, changes it "
+            "in one way, and must be rejected: chunk_bit [byte, bit], chunk_append hex, chunk_cut bytes; "
+            "path_bit [entry, byte, bit], path_swap [entry, entry], path_drop entry, path_append hex, path_cut "
+            "entry (loses its last byte); claim_index and claim_length replace what the verifier is told; "
+            "root_bit [byte, bit].",
+            width=110,
+        ),
         "cases": [blake3_case(n) for n in BLAKE3_LENGTHS],
         "corruptions": list(blake3_corruptions()),
     }
@@ -203,14 +206,16 @@ def plain(x: Any) -> Any:
 
 def merkle_vectors() -> Json:
     return {
-        "_comment": [
-            "The keccak-256 tree: leaf = keccak(00 | data), inner = keccak(01 | left | right), left over the largest power",
-            "of two of leaves below the count, root = keccak(02 | u64 count, big endian | top), top of no leaves: 32 zeros.",
-            "A case is the tree over the first `count` of `leaves`. paths[i] are the siblings of leaf i from below.",
-            "consistency[m - 1] proves that the tree over the first m leaves is a prefix: first the node that both trees",
-            "have at the old edge, then its siblings from below.",
-            "Every entry of path_corruptions and consistency_corruptions is a complete claim that must be rejected.",
-        ],
+        "_comment": textwrap.wrap(
+            "The keccak-256 tree: leaf = keccak(00 | data), inner = keccak(01 | left | right), left over the "
+            "largest power of two of leaves below the count, root = keccak(02 | u64 count, big endian | top), "
+            "top of no leaves: 32 zeros. A case is the tree over the first `count` of `leaves`. paths[i] are "
+            "the siblings of leaf i from below. consistency[m - 1] proves that the tree over the first m leaves "
+            "is a prefix: first the node that both trees have at the old edge, then its siblings from below. "
+            "Every entry of path_corruptions and consistency_corruptions is a complete claim that must be "
+            "rejected.",
+            width=110,
+        ),
         "leaves": hexes(LEAVES),
         "cases": [merkle_case(n) for n in range(len(LEAVES) + 1)],
         "path_corruptions": list(path_corruptions()),
@@ -264,13 +269,14 @@ def state_corruptions() -> Iterator[Json]:
 
 def state_vectors() -> Json:
     return {
-        "_comment": [
-            "Roots of groups of named tensors (a state, a batch, the scalars of a step). A record is u8 length of name |",
-            "name | u8 dtype code | u8 rank | u64 dimensions, big endian | tensor root; the root of the group is the",
-            "keccak-256 tree of merkle.json over the records, sorted by name. paths[i] opens entry i.",
-            "Every corruption is the opening of an entry of the last case with one change, and must be rejected.",
-            "Every refusal is an entry that no group can have.",
-        ],
+        "_comment": textwrap.wrap(
+            "Roots of groups of named tensors (a state, a batch, the scalars of a step). A record is u8 length "
+            "of name | name | u8 dtype code | u8 rank | u64 dimensions, big endian | tensor root; the root of "
+            "the group is the keccak-256 tree of merkle.json over the records, sorted by name. paths[i] opens "
+            "entry i. Every corruption is the opening of an entry of the last case with one change, and must be "
+            "rejected. Every refusal is an entry that no group can have.",
+            width=110,
+        ),
         "cases": [state_case(GROUP[:n]) for n in (0, 1, 2, 3, 6)],
         "corruptions": list(state_corruptions()),
         "refusals": [
@@ -308,19 +314,21 @@ def run_vectors() -> Json:
     task, salt, solver = digest("task"), digest("salt"), digest("solver")[:20]
 
     def reveal(**changes: Any) -> Json:
-        return {k: plain(v) for k, v in ({"task": task, "solver": solver, "salt": salt, "steps": 11, "root": roots[11]} | changes).items()}  # fmt: skip
+        fields = {"task": task, "solver": solver, "salt": salt, "steps": 11, "root": roots[11]} | changes
+        return {k: plain(v) for k, v in fields.items()}
 
     preimage = commitment_bytes(task, solver, salt, 11, roots[11])
     step = {**step_json(entries[6]), "steps": 11, "path": hexes(merkle.merkle_path(digests, 6))}
     return {
-        "_comment": [
-            "The run commitment. A step's record is u64 step, big endian | state root | batch root | scalars root; the log is",
-            "the keccak-256 tree of merkle.json over the records; roots[n] is its root after n steps. paths[i] opens step i",
-            "in the log of all steps, consistency[m - 1] proves that its first m steps were not rewritten.",
-            "preimage = 'gensyn_verify.run.1' | task | solver | salt | u64 steps, big endian | log root, and the commitment",
-            "its keccak-256. Every entry of reveals_rejected opens to another commitment; every entry of steps_rejected is",
-            "no step of the log.",
-        ],
+        "_comment": textwrap.wrap(
+            "The run commitment. A step's record is u64 step, big endian | state root | batch root | scalars "
+            "root; the log is the keccak-256 tree of merkle.json over the records; roots[n] is its root after n "
+            "steps. paths[i] opens step i in the log of all steps, consistency[m - 1] proves that its first m "
+            "steps were not rewritten. preimage = 'gensyn_verify.run.1' | task | solver | salt | u64 steps, big "
+            "endian | log root, and the commitment its keccak-256. Every entry of reveals_rejected opens to "
+            "another commitment; every entry of steps_rejected is no step of the log.",
+            width=110,
+        ),
         "steps": [step_json(e) | {"record": e.record().hex()} for e in entries],
         "roots": hexes(roots),
         "paths": [hexes(merkle.merkle_path(digests, i)) for i in range(11)],
@@ -445,11 +453,12 @@ def program_corruptions() -> Iterator[Json]:
 
 def program_vectors() -> Json:
     return {
-        "_comment": [
-            "Canonical bytes of programs. records are the leaves of the keccak-256 tree of merkle.json (header, scalar",
-            "programs, nodes), whose root is the digest. Every corruption must be refused with the named error, whose message",
-            "contains `says`.",
-        ],
+        "_comment": textwrap.wrap(
+            "Canonical bytes of programs. records are the leaves of the keccak-256 tree of merkle.json (header, "
+            "scalar programs, nodes), whose root is the digest. Every corruption must be refused with the named "
+            "error, whose message contains `says`.",
+            width=110,
+        ),
         "cases": [program_case("affine_step", affine_step()), program_case("every_kind", every_kind())],
         "corruptions": list(program_corruptions()),
     }
