@@ -1,0 +1,213 @@
+"""A training task that uses all seven node kinds, every dtype and the published functions, and needs no torch.
+
+A convolutional and embedding classifier with dropout, layer normalisation and momentum. What one machine commits to
+after training it, every machine must. As a script:
+
+    machine_task.py write FOLDER              the task bundles, one a name
+    machine_task.py solve FOLDER [--hostile]  solves them all; one line of JSON: name -> run commitment, and the machine
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, Scalar, TensorType, Value, functions
+from gensyn_verify.protocol.identity import Identity
+from gensyn_verify.protocol.sampler import Sampler
+from gensyn_verify.protocol.solve import solve
+from gensyn_verify.protocol.task import Task, open_task, write_task
+
+STEPS, INTERVAL, BATCH, ROWS = 120, 50, 24, 100
+SIDE, CHANNELS, WORDS, WORD, CLASSES = 8, 6, 40, 10, 10
+FEATURES = CHANNELS * 36 + WORD
+SALT = bytes(range(32))
+SOLVER = Identity.unsigned("0x" + "a5" * 20)
+HOSTILE = 0x7F80 | 0x8040 if platform.machine() in ("x86_64", "AMD64") else 1 << 24 | 3 << 22
+F32 = Dtype.f32
+
+STATE = {
+    "kernel": TensorType(F32, (CHANNELS, 9)),
+    "words": TensorType(Dtype.bf16, (WORDS, WORD)),
+    "weight": TensorType(Dtype.f16, (FEATURES, CLASSES)),
+    "moment": TensorType(F32, (FEATURES, CLASSES)),
+    "kernel_moment": TensorType(F32, (CHANNELS, 9)),
+    "gain": TensorType(F32, (FEATURES,)),
+    "count": TensorType(Dtype.i32, (CLASSES,)),
+    "seed": TensorType(Dtype.u32, (2,)),
+    "step": TensorType(Dtype.u32, ()),
+}
+
+
+def gelu(x: Scalar) -> Scalar:
+    return x * 0.5 * (functions.erf(x * 0.70710677) + 1.0)
+
+
+def bend(x: Scalar) -> Scalar:
+    """Every other published function in one bounded, smooth curve."""
+    f = functions
+    waves = f.sin(x) * 0.125 + f.cos(x * 3.0) * 0.0625 + f.tanh(x) * f.sigmoid(x)
+    return waves + f.log1p(f.exp(-x.abs())) * 0.25 + f.expm1(-x.abs()) * f.log(x.abs() + 1.0) * 0.125
+
+
+def normalised(g: ProgramBuilder, x: Value, gain: Value) -> Value:
+    n = x.shape[-1]
+    mean = g.map(lambda s: s / float(n), g.reduce("sum", x, [1], keepdims=True))
+    centred = g.map(lambda a, m: a - m, x, mean)
+    squares = g.reduce("sum", g.map(lambda a: a * a, centred), [1], keepdims=True)
+    return g.map(lambda a, s, w: a / (s / float(n) + 1e-5).sqrt() * w, centred, squares, gain)
+
+
+def program() -> Program:
+    g = ProgramBuilder()
+    s = {name: g.input("state", name, type) for name, type in STATE.items()}
+    image = g.input("batch", "image", TensorType(Dtype.u8, (BATCH, SIDE, SIDE)))
+    text = g.input("batch", "text", TensorType(Dtype.i32, (BATCH, 3)))
+    label = g.input("batch", "label", TensorType(Dtype.i32, (BATCH,)))
+    flipped = g.input("batch", "flipped", TensorType(Dtype.boolean, (BATCH,)))
+    rate = g.input("scalar", "rate", TensorType(F32, ()))
+
+    # convolution: pad, windows, one dot; mirrored images by a slice with a negative step
+    x = g.map(lambda u: u.to(Reg.f32) / 16.0, image)
+    mirror = g.slice(x, (0, 0, SIDE - 1), (BATCH, SIDE, SIDE), (1, 1, -1))
+    x = g.map(lambda f, a, b: f.builder.select(f, a, b), g.reshape(flipped, (BATCH, 1, 1)), mirror, x)
+    taps = g.window(g.pad(x, (0, 2, 2), (0, 2, 2)), (3, 3), (2, 2), (1, 1))  # [B, 3, 3, 5, 5]
+    taps = g.pad(taps, (0, 0, 0, 0, 0), (0, 0, 0, 1, 1))
+    taps = g.reshape(g.permute(taps, (0, 3, 4, 1, 2)), (BATCH * 36, 9))
+    image_features = g.map(gelu, g.dot(taps, s["kernel"], transpose_b=True))
+    image_features = g.reshape(image_features, (BATCH, 36 * CHANNELS))
+
+    # embedding, normalisation, dropout
+    words = g.map(bend, g.reduce("sum", g.gather(s["words"], text), [1]))
+    joined = g.concat([image_features, words], 1)
+    features = normalised(g, joined, s["gain"])
+    keep = g.map(lambda w: (w >> 8).to(Reg.f32) < 0.9 * 2**24, g.random(s["seed"], s["step"], (BATCH, FEATURES)))
+    features = g.map(lambda k, a: k.builder.select(k, a / 0.9, 0.0), keep, features)
+
+    # softmax and its gradient
+    logits = g.dot(features, s["weight"])
+    top = g.reduce("max", logits, [1], keepdims=True)
+    powers = g.map(lambda a, m: functions.exp(a - m), logits, top)
+    share = g.map(lambda p, t: p / t, powers, g.reduce("sum", powers, [1], keepdims=True))
+    classes = g.full((CLASSES,), 0, Dtype.i32)
+    classes = g.scatter_add(g.full((CLASSES,), 1, Dtype.i32), classes, CLASSES)  # [10, 0, 0, ...]
+    numbers = g.input("state", "numbers", TensorType(Dtype.i32, (CLASSES,)))
+    hit = g.map(lambda a, b: a.equals(b), g.reshape(label, (BATCH, 1)), g.reshape(numbers, (1, CLASSES)))
+    error = g.map(lambda p, h: (p - h.to(Reg.u32).to(Reg.f32)) / float(BATCH), share, hit)
+    losses = g.map(
+        lambda p, h: h.builder.select(h, -functions.log(p.max(2.0**-60)), 0.0), share, hit, shape=(BATCH, CLASSES)
+    )
+
+    # gradients, momentum and the next state
+    d_weight = g.dot(features, error, transpose_a=True)
+    d_features = g.map(
+        lambda k, d, w: k.builder.select(k, d * w, 0.0), keep, g.dot(error, s["weight"], transpose_b=True), s["gain"]
+    )
+    d_image = g.reshape(g.slice(d_features, (0, 0), (BATCH, 36 * CHANNELS)), (BATCH * 36, CHANNELS))
+    d_words = g.slice(d_features, (0, 36 * CHANNELS), (BATCH, WORD))
+    d_words = g.broadcast(g.reshape(d_words, (BATCH, 1, WORD)), (BATCH, 3, WORD))
+    d_kernel = g.dot(d_image, taps, transpose_a=True)
+    moment = g.map(lambda m, d: m.builder.fma(m, 0.9, d), s["moment"], d_weight)
+    kernel_moment = g.map(lambda m, d: m * 0.9 + d, s["kernel_moment"], d_kernel)
+    words_sum = g.scatter_add(d_words, text, WORDS)
+    next_state = {
+        "kernel": g.map(lambda w, m, r: w - r * m, s["kernel"], kernel_moment, rate),
+        "words": g.map(lambda w, d, r: w - r * d, s["words"], words_sum, rate, dtype=Dtype.bf16),
+        "weight": g.map(lambda w, m, r: w - r * m, s["weight"], moment, rate, dtype=Dtype.f16),
+        "moment": moment,
+        "kernel_moment": kernel_moment,
+        "gain": g.map(lambda w, d: (w - d * 1e-3).min(4.0), s["gain"], g.reduce("sum", d_features, [0])),
+        "count": g.map(lambda c, a, z: c + a * 3 + z, s["count"], g.scatter_add(label, label, CLASSES), classes),
+        "seed": s["seed"],
+        "step": g.map(lambda n: n + 1, s["step"]),
+        "numbers": numbers,
+    }
+    for name, value in next_state.items():
+        g.output("state", name, value)
+    right = g.map(lambda a, b: a.equals(b).to(Reg.u32), g.reduce("argmax", logits, [1]), label)
+    g.output("metric", "loss", g.reduce("sum", losses, [0, 1]))
+    g.output("metric", "right", g.reduce("sum", right, [0]))
+    return g.build()
+
+
+def initial_state() -> dict[str, Array]:
+    rng = np.random.default_rng(5)
+
+    def normal(*shape: int, scale: float) -> Array:
+        return (rng.standard_normal(shape) * scale).astype(np.float32)
+
+    return {
+        "kernel": normal(CHANNELS, 9, scale=0.3),
+        "words": (normal(WORDS, WORD, scale=0.5).view(np.uint32) >> 16).astype(np.uint16),
+        "weight": normal(FEATURES, CLASSES, scale=0.05).astype(np.float16),
+        "moment": np.zeros((FEATURES, CLASSES), np.float32),
+        "kernel_moment": np.full((CHANNELS, 9), 1e-40, np.float32),
+        "gain": np.ones(FEATURES, np.float32),
+        "count": np.zeros(CLASSES, np.int32),
+        "seed": np.array([11, 13], np.uint32),
+        "step": np.array(0, np.uint32),
+        "numbers": np.arange(CLASSES, dtype=np.int32),
+    }
+
+
+def data() -> dict[str, Array]:
+    rng = np.random.default_rng(6)
+    return {
+        "image": rng.integers(0, 17, (ROWS, SIDE, SIDE)).astype(np.uint8),
+        "text": rng.integers(-1, WORDS + 1, (ROWS, 3)).clip(0).astype(np.int32) % WORDS,
+        "label": rng.integers(0, CLASSES, ROWS).astype(np.int32),
+        "flipped": rng.random(ROWS) < 0.5,
+    }
+
+
+def write(folder: Path, steps: int = STEPS) -> Task:
+    rate = (0.05 / (1.0 + np.arange(steps) / 50.0)).astype(np.float32)
+    return write_task(
+        folder,
+        program(),
+        initial_state(),
+        data=data(),
+        schedule={"rate": rate},
+        sampler=Sampler((3, 4), ROWS, BATCH),
+        steps=steps,
+        interval=INTERVAL,
+    )
+
+
+def solve_all(folder: Path) -> dict[str, str]:
+    """The run commitment of every task bundle in a folder, by name."""
+    found = {}
+    for path in sorted(p for p in folder.iterdir() if (p / "task.json").exists()):
+        with tempfile.TemporaryDirectory() as out:
+            run = solve(open_task(path), Path(out) / "run", identity=SOLVER, salt=SALT)
+            assert run.commitment is not None
+            found[path.name] = run.commitment.digest.hex()
+    return found
+
+
+def main(command: str, folder: str, *flags: str) -> None:
+    if command == "write":
+        write(Path(folder) / "machine")
+        return
+    from gensyn_verify import _native
+
+    before = _native.raw_control_register()
+    if "--hostile" in flags:
+        _native.set_control_register(HOSTILE)
+    try:
+        runs = solve_all(Path(folder))
+    finally:
+        left = _native.raw_control_register()
+        _native.set_control_register(before)
+    machine = {"isa": _native.isa(), "threads": _native.get_threads(), "control": left, "processor": platform.machine()}
+    print(json.dumps({"runs": runs, **machine}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
