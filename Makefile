@@ -12,7 +12,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h)
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo test lint format test-isas wheel clean
+.PHONY: demo test lint format test-isas bench wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/gverify demo $(ARGS)
@@ -37,6 +37,10 @@ test-isas: $(VENV)/.dev
 	  echo "GENSYN_VERIFY_ISA=$$isa"; \
 	  GENSYN_VERIFY_ISA=$$isa $(BIN)/pytest -q tests/backends $(ARGS) || exit 1; \
 	done
+
+# Bits first, then times beside the peers; ARGS picks, e.g. ARGS=bench/bench_dot.py.
+bench: $(VENV)/.dev
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/pytest -o addopts= --benchmark-only $(or $(ARGS),bench)
 
 # A wheel built as a stranger would build it, in isolation, and checked in an environment of its own.
 wheel: | $(BIN)/python
