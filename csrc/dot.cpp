@@ -29,8 +29,8 @@ constexpr int64_t A_BLOCK = 176 << 10;          // floats of a packed block of a
 constexpr int64_t N_BLOCK = 43 * 48 / NR * NR;  // columns of a packed block of b
 constexpr int64_t STAGED = 1 << 20;             // floats of results that cannot go straight to c
 constexpr int64_t DIRECT_A = 3 * NR,
-                  DIRECT_B = 16 * MR;    // up to so many columns (rows), packing a (b) does not pay
-constexpr int64_t PARALLEL = 256 << 10;  // multiply-adds worth waking another thread for
+                  DIRECT_B = 16 * MR;  // up to so many columns (rows), packing a (b) does not pay
+constexpr int64_t PART = 512 << 10;    // multiply-adds worth waking another thread for
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -219,12 +219,12 @@ void dot(const DotArgs& d) {
     }
     const Product p = describe(d);
     const Box all{{0, p.batch}, {0, p.m}, {0, p.n}};
-    const int64_t work = p.batch * p.m * p.n * p.k, threads = get_threads();
-    if (threads == 1 || work < PARALLEL) return parallel_for(1, [&](int64_t) { compute(p, all); });
-    if (p.batch >= 4 * threads || p.batch % threads == 0)
-        return parallel_for(threads, [&](int64_t t) { compute(p, {all.s.part(t, threads, 1), all.i, all.j}); });
-    const auto [by_m, by_n] = grid(p, threads);
-    parallel_for(threads, [&, by_m = by_m, by_n = by_n](int64_t t) {
+    const int64_t parts = std::min<int64_t>(get_threads(), p.batch * p.m * p.n * p.k / PART);
+    if (parts <= 1) return parallel_for(1, [&](int64_t) { compute(p, all); });
+    if (p.batch >= 4 * parts || p.batch % parts == 0)
+        return parallel_for(parts, [&](int64_t t) { compute(p, {all.s.part(t, parts, 1), all.i, all.j}); });
+    const auto [by_m, by_n] = grid(p, parts);
+    parallel_for(parts, [&, by_m = by_m, by_n = by_n](int64_t t) {
         compute(p, {all.s, all.i.part(t / by_n, by_m, MR), all.j.part(t % by_n, by_n, W)});
     });
 }

@@ -98,15 +98,15 @@ def test_blocks_of_k_end_where_the_definition_ends_them(k: int) -> None:
 @pytest.mark.parametrize(
     ("m", "n", "k", "batch"),
     [
-        (33, 250, 40, ((), ())),  # rows in place
-        (131, 70, 50, ((), ())),  # few columns
+        (33, 500, 70, ((), ())),  # rows in place
+        (131, 70, 120, ((), ())),  # few columns
         (150, 151, 66, ((), ())),  # both sides packed
-        (400, 3, 250, ((), ())),  # vectors run along m
-        (1, 700, 400, ((), ())),  # a row
-        (700, 1, 400, ((), ())),  # a column
-        (17, 50, 120, ((5,), (5,))),  # batches over threads
-        (20, 60, 90, ((), (7,))),  # one matrix for every batch
-        (20, 60, 90, ((3,), ())),
+        (900, 3, 400, ((), ())),  # vectors run along m
+        (1, 3000, 400, ((), ())),  # a row
+        (3000, 1, 400, ((), ())),  # a column
+        (17, 50, 300, ((5,), (5,))),  # batches over threads
+        (20, 60, 150, ((), (9,))),  # one matrix for every batch
+        (20, 60, 300, ((3,), ())),
     ],
 )
 def test_threads_split_rows_columns_or_batches(

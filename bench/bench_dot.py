@@ -1,0 +1,150 @@
+"""dot beside torch.mm, NumPy and scipy-openblas32.
+
+    pytest bench/bench_dot.py --benchmark-only      the squares of the acceptance, one and two threads
+    python bench/bench_dot.py [SET ...] [--threads 1 2]    tables; sets: squares transposed transformer vectors small
+                                                           (all of them if none is named)
+
+Before the times: a sample of rows and columns equals the reference backend, the whole result every vectorised
+instruction set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+
+import common
+import numpy as np
+import pytest
+import scipy_openblas32
+import torch
+from common import OURS, Call, Native, Row
+
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType
+
+Case = tuple[int, int, int, bool, bool]  # m, n, k, transpose_a, transpose_b
+SQUARES: list[Case] = [(s, s, s, False, False) for s in (256, 512, 1024, 2048)]
+CASES: dict[str, list[Case]] = {
+    "squares": SQUARES,
+    "transposed": [(s, s, s, a, b) for s in (512, 1024) for a, b in ((True, False), (False, True), (True, True))],
+    "transformer": [
+        (256, 768, 768, False, False),
+        (256, 768, 768, False, True),
+        (768, 768, 256, True, False),
+        (2048, 768, 3072, False, True),
+        (64, 4096, 4096, False, True),
+        (8192, 64, 576, False, False),
+        (64, 576, 8192, True, False),
+    ],
+    "vectors": [
+        (1, 1024, 1024, False, False),
+        (1, 1024, 1024, False, True),
+        (1, 4096, 4096, False, False),
+        (1, 4096, 4096, False, True),
+        (4096, 1, 4096, False, False),
+        (8, 4096, 4096, False, True),
+        (2048, 10, 512, False, False),
+        (4096, 10, 32, True, False),
+    ],
+    "small": [
+        (64, 64, 64, False, False),
+        (64, 64, 64, False, True),
+        (64, 64, 64, True, False),
+        (32, 10, 64, False, True),
+        (32, 64, 10, False, False),
+        (64, 10, 32, True, False),
+        (16, 16, 16, False, False),
+        (128, 128, 128, False, False),
+    ],
+}
+
+
+def dot_program(a: tuple[int, ...], b: tuple[int, ...], transpose_a: bool, transpose_b: bool) -> Program:
+    g = ProgramBuilder()
+    x, y = g.input("batch", "a", TensorType(Dtype.f32, a)), g.input("batch", "b", TensorType(Dtype.f32, b))
+    g.output("metric", "c", g.dot(x, y, transpose_a, transpose_b))
+    return g.build()
+
+
+def check_sample(a: Array, b: Array, transpose_a: bool, transpose_b: bool, c: Array) -> None:
+    """Some rows and columns of c are the reference backend's product of those rows and columns alone."""
+    rng = np.random.default_rng(0)
+    rows, columns = (np.sort(rng.permutation(size)[:8]) for size in c.shape)
+    few_a = np.ascontiguousarray(a[:, rows] if transpose_a else a[rows])
+    few_b = np.ascontiguousarray(b[columns] if transpose_b else b[:, columns])
+    program = dot_program(few_a.shape, few_b.shape, transpose_a, transpose_b)
+    wanted = common.backends.evaluate(program, {"a": few_a, "b": few_b}, "reference")["c"]
+    assert common.bits(c[np.ix_(rows, columns)]) == common.bits(wanted), "differs from the reference backend"
+
+
+def openblas_sgemm(case: Case, a: Array, b: Array, c: Array) -> Call:
+    m, n, k, transpose_a, transpose_b = case
+    library = ctypes.CDLL(os.path.join(scipy_openblas32.get_lib_dir(), "libscipy_openblas.so"))
+    sgemm = library.scipy_cblas_sgemm
+    row_major, flags = 101, (111, 112)
+    number, pointer, real = ctypes.c_int, ctypes.c_void_p, ctypes.c_float
+    sgemm.argtypes = [number] * 6 + [real, pointer, number, pointer, number, real, pointer, number]
+    sgemm.restype = None
+    shape = (row_major, flags[transpose_a], flags[transpose_b], m, n, k)
+    # Prepared arguments: ctypes converts them once, not at every call.
+    values = (*shape, 1.0, a.ctypes.data, a.shape[1], b.ctypes.data, b.shape[1], 0.0, c.ctypes.data, n)
+    converted = [kind(value) for kind, value in zip(sgemm.argtypes, values, strict=True)]
+    return lambda keep=(a, b, c): sgemm(*converted)
+
+
+def engines(case: Case) -> dict[str, Call]:
+    """Every engine on the same operands; ours is checked."""
+    m, n, k, transpose_a, transpose_b = case
+    rng = np.random.default_rng(1)
+    a = rng.standard_normal((k, m) if transpose_a else (m, k)).astype(np.float32)
+    b = rng.standard_normal((n, k) if transpose_b else (k, n)).astype(np.float32)
+    program = dot_program(a.shape, b.shape, transpose_a, transpose_b)
+    ours = Native(program, {"a": a, "b": b})
+    check_sample(a, b, transpose_a, transpose_b, ours.outputs["c"])
+    common.check_bits(program, {"a": a, "b": b}, portable=m * n * k < 1 << 26)
+
+    x, y = a.T if transpose_a else a, b.T if transpose_b else b
+    u, v = (torch.from_numpy(t).T if flag else torch.from_numpy(t) for t, flag in ((a, transpose_a), (b, transpose_b)))
+    c, d, e = np.empty((m, n), np.float32), torch.empty(m, n), np.empty((m, n), np.float32)
+    return {
+        OURS: ours.run,
+        "torch": lambda: torch.mm(u, v, out=d),
+        "numpy": lambda: np.matmul(x, y, out=c),
+        "openblas": openblas_sgemm(case, a, b, e),
+    }
+
+
+def measure(case: Case, n_threads: int) -> tuple[Row, Call]:
+    m, n, k, transpose_a, transpose_b = case
+    calls = engines(case)
+    title = f"dot {m}x{n}x{k} {'NT'[transpose_a]}{'NT'[transpose_b]}"
+    return common.compare(title, calls, n_threads, work=2.0 * m * n * k, unit="GF"), calls[OURS]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("case", SQUARES, ids=lambda c: "x".join(map(str, c[:3])))
+def test_square(benchmark, capsys, case: Case, n_threads: int) -> None:  # type: ignore[no-untyped-def]
+    row, ours = measure(case, n_threads)
+    with capsys.disabled():
+        print(f"\n{row}", end="")
+    benchmark.extra_info.update(threads=n_threads, ratios=row.ratios)
+    with common.threads(n_threads):
+        benchmark.pedantic(ours, rounds=5, warmup_rounds=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    arguments = parser.parse_args()
+    for name in arguments.sets or CASES:
+        for n_threads in arguments.threads:
+            print(f"-- {name}, {n_threads} thread{'s' * (n_threads > 1)}")
+            for case in CASES[name]:
+                print(measure(case, n_threads)[0], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Shared by the benchmarks: bits first, then times beside the peers, in one run.
+
+A benchmark names its engines, ours first. `compare` times them in turn, round after round, so that what disturbs the
+machine disturbs all of them. One thread: the median CPU time of the thread. More: the least wall-clock time, since
+whatever else runs can only add to it. What counts is the ratio to the best peer.
+"""
+
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+# Both change what the peers' BLAS runs; they are read when it is loaded.
+for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+    os.environ.pop(_name, None)
+
+import numpy as np
+import threadpoolctl
+import torch
+
+from gensyn_verify import _native, backends
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.cpu import Executor
+from gensyn_verify.program import Program
+
+Call = Callable[[], object]
+OURS = "ours"
+
+
+class Native:
+    """A program without state on the native backend: `run` executes its nodes alone, with no copies in or out."""
+
+    def __init__(self, program: Program, inputs: Mapping[str, Array]) -> None:
+        self._executor = Executor(program)
+        self._executor.load({})
+        self._executor.step(inputs, {})
+        self.run: Call = self._executor._plan.run
+
+    @property
+    def outputs(self) -> dict[str, Array]:
+        return {name: a.copy() for name, a in self._executor._metrics.items()}
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Our kernels, torch and every loaded BLAS on n threads."""
+    before = _native.get_threads(), torch.get_num_threads()
+    _native.set_threads(n)
+    torch.set_num_threads(n)
+    try:
+        with threadpoolctl.threadpool_limits(n):
+            yield
+    finally:
+        _native.set_threads(before[0])
+        torch.set_num_threads(before[1])
+
+
+def bits(a: Array) -> bytes:
+    return np.ascontiguousarray(a).tobytes()
+
+
+def check_bits(program: Program, inputs: Mapping[str, Array], portable: bool = True) -> None:
+    """Every instruction set gives the same bits; without `portable`, every vectorised one."""
+    best = _native.isa()
+    wanted = Native(program, inputs).outputs
+    for isa in _native.supported_isas():
+        if isa == best or (isa == "portable" and not portable):
+            continue
+        _native.use_isa(isa)
+        try:
+            found = Native(program, inputs).outputs
+        finally:
+            _native.use_isa(best)
+        for name, a in wanted.items():
+            assert bits(found[name]) == bits(a), f"{name}: {isa} and {best} differ"
+
+
+def check_reference(program: Program, inputs: Mapping[str, Array]) -> None:
+    """The native bits are those of the definition."""
+    wanted, found = backends.evaluate(program, inputs, "reference"), Native(program, inputs).outputs
+    for name, a in wanted.items():
+        assert bits(found[name]) == bits(a), f"{name}: differs from the reference backend"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Seconds of one call, by engine."""
+
+    title: str
+    threads: int
+    seconds: dict[str, float]
+    work: float = 0.0  # of one call, in `unit` times 1e9
+    unit: str = ""
+
+    @property
+    def best_peer(self) -> str:
+        return min((e for e in self.seconds if e != OURS), key=self.seconds.__getitem__)
+
+    @property
+    def ratio(self) -> float:
+        """Speed of ours over that of the best peer."""
+        return self.seconds[self.best_peer] / self.seconds[OURS]
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        return {e: s / self.seconds[OURS] for e, s in self.seconds.items() if e != OURS}
+
+    def __str__(self) -> str:
+        def speed(s: float) -> str:
+            return f"{self.work / s * 1e-9:8.1f} {self.unit}" if self.work else f"{s * 1e6:9.1f} us"
+
+        cells = "  ".join(f"{e} {speed(s)}" for e, s in self.seconds.items())
+        return f"{self.title:<34} {self.threads} thr  {cells}  ours/{self.best_peer} {self.ratio:.2f}"
+
+
+def compare(
+    title: str,
+    engines: Mapping[str, Call],
+    n_threads: int = 1,
+    work: float = 0.0,
+    unit: str = "",
+    budget: float = 0.4,
+) -> Row:
+    """Interleaved rounds for about `budget` seconds in all, at least seven."""
+    clock, summary = (time.thread_time, median) if n_threads == 1 else (time.perf_counter, min)
+    with threads(n_threads):
+        once: dict[str, float] = {}
+        for engine, call in engines.items():
+            call()
+            start = time.perf_counter()
+            call()
+            once[engine] = time.perf_counter() - start
+        repeats = {e: max(1, int(1e-3 / max(s, 1e-7))) for e, s in once.items()}
+        rounds = max(7, min(200, int(budget / sum(max(s, 1e-3) for s in once.values()))))
+        samples: dict[str, list[float]] = {e: [] for e in engines}
+        for _ in range(rounds):
+            for engine, call in engines.items():
+                if n_threads > 1:
+                    time.sleep(0.02)  # until the threads of the engine before have stopped spinning
+                call()  # wakes the engine's threads, and puts its data where the caches hold them
+                count = range(repeats[engine])
+                start = clock()
+                for _ in count:
+                    call()
+                samples[engine].append((clock() - start) / len(count))
+    return Row(title, n_threads, {e: summary(s) for e, s in samples.items()}, work, unit)
