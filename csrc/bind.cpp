@@ -155,6 +155,15 @@ void bind_plan(py::module_& m) {
                  plan.scatter_add(source, index, out, rows, row, count, Dtype(source_dtype), Dtype(out_dtype));
              })
         .def("random", &Plan::random)
+        .def("begin_region",
+             [](Plan& plan, int64_t rows, int64_t block_rows, int64_t scratch_bytes,
+                const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>>& values) {
+                 std::vector<gv::PrivateValue> list;
+                 for (const auto& [offset, bytes, row_bytes, scratch] : values)
+                     list.push_back({offset, bytes, row_bytes, scratch});
+                 plan.begin_region(rows, block_rows, scratch_bytes, std::move(list));
+             })
+        .def("end_region", &Plan::end_region)
         .def("run", &Plan::run, py::call_guard<py::gil_scoped_release>());
 }
 

@@ -37,7 +37,9 @@ struct ScalarCode {
     int compiled;  // number of the equal program that was compiled ahead of time, or -1
 };
 
-// outputs[o][e] = program(inputs...[broadcast e]); strides are in elements, 0 along broadcast axes; outputs contiguous.
+// outputs[o][e] = program(inputs...[broadcast e]) for elements begin <= e < end of `shape` in row-major order; strides are
+// in elements, 0 along broadcast axes; outputs contiguous. An output may lie over an input of its type that is read
+// unbroadcast.
 struct MapArgs {
     const ScalarCode* program;
     int rank;
@@ -47,11 +49,13 @@ struct MapArgs {
     const Dtype* input_dtypes;
     void* const* outputs;
     const Dtype* output_dtypes;
+    int64_t begin, end;
 };
 
 enum class Reduction : uint8_t { sum = 0, max = 1, min = 2, argmax = 3, argmin = 4 };
 
-// y[o] over row-major kept axes = reduction, in row-major order of the reduced axes, of x; strides in elements.
+// y[o] for begin <= o < end over row-major kept axes = reduction, in row-major order of the reduced axes, of x; strides in
+// elements.
 struct ReduceArgs {
     Reduction op;
     int kept_rank, reduced_rank;
@@ -59,6 +63,7 @@ struct ReduceArgs {
     const void* x;
     void* y;
     Dtype x_dtype, y_dtype;
+    int64_t begin, end;
 };
 
 // dst[i.dst_strides] = src[i.src_strides] for i in shape; strides in elements of `size` bytes. All layouts become this.

@@ -264,15 +264,15 @@ thread_local Scratch memory;
 }  // namespace
 
 void map(const MapArgs& m) {
-    const Plan plan(m);
-    const int64_t n = plan.box.elements;
+    const int64_t n = m.end - m.begin;
     if (n == 0) return;
+    const Plan plan(m);
     const int64_t loops_each = plan.compiled ? 4 + plan.p.n_instructions / 4 : 4 + plan.p.n_instructions;
     const int64_t share = n * loops_each < PARALLEL_WORK ? n : std::max(plan.block, n / (4 * get_threads()));
     const int64_t chunk = (share + plan.block - 1) / plan.block * plan.block;
     parallel_for((n + chunk - 1) / chunk, [&](int64_t i) {
         Machine(plan, static_cast<uint8_t*>(memory.get(Machine::bytes(plan))))
-            .run(i * chunk, std::min(n, (i + 1) * chunk));
+            .run(m.begin + i * chunk, std::min(m.end, m.begin + (i + 1) * chunk));
     });
 }
 

@@ -1,9 +1,11 @@
 #include "plan.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
 #include "scalar_code.h"
+#include "scratch.h"
 #include "threads.h"
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -29,14 +31,86 @@ struct PlainCall : Plan::Call {
     void run(const Kernels& k) const override { (k.*kernel)(args); }
 };
 
-struct MapCall : PlainCall<MapArgs, &Kernels::map> {
-    std::vector<const void*> inputs;
-    std::vector<const int64_t*> strides;
-    std::vector<Dtype> input_dtypes, output_dtypes;
-    std::vector<void*> outputs;
+}  // namespace
+
+// A call that can compute any range of its output's elements. In a region, some of its tensors are private values.
+struct Plan::RowCall : Plan::Call {
+    std::vector<std::vector<int64_t>> arrays;
+    std::vector<const uint8_t*> tensors;  // inputs, then outputs
+    struct Moved {
+        size_t tensor;
+        int64_t scratch, row_bytes;
+    };
+    std::vector<Moved> moved;
+    int64_t elements = 0;  // of the output
+
+    void run(const Kernels& k) const override { run_range(k, tensors.data(), 0, elements); }
+    void run_rows(const Kernels& k, int64_t rows, int64_t first, int64_t last, uint8_t* scratch) const {
+        const uint8_t* at[MAX_TENSORS];
+        std::copy(tensors.begin(), tensors.end(), at);
+        for (const Moved& m : moved) {  // so that row `first` lies at the start of its scratch memory
+            const intptr_t base = reinterpret_cast<intptr_t>(scratch) + m.scratch - first * m.row_bytes;
+            at[m.tensor] = reinterpret_cast<const uint8_t*>(base);
+        }
+        run_range(k, at, elements / rows * first, elements / rows * last);
+    }
+
+  protected:
+    static constexpr int MAX_TENSORS = 80;  // 64 inputs and 16 outputs
+    virtual void run_range(const Kernels& k, const uint8_t* const* at, int64_t begin, int64_t end) const = 0;
 };
 
+namespace {
+
+struct MapCall : Plan::RowCall {
+    const ScalarCode* program;
+    std::vector<const int64_t*> strides;
+    std::vector<Dtype> input_dtypes, output_dtypes;
+
+    void run_range(const Kernels& k, const uint8_t* const* at, int64_t begin, int64_t end) const override {
+        const void* in[MAX_TENSORS];
+        void* out[MAX_TENSORS];
+        const size_t n = input_dtypes.size();
+        for (size_t i = 0; i < n; i++) in[i] = at[i];
+        for (size_t o = 0; o < output_dtypes.size(); o++) out[o] = const_cast<uint8_t*>(at[n + o]);
+        k.map({program, int(arrays[0].size()), arrays[0].data(), in, strides.data(), input_dtypes.data(), out,
+               output_dtypes.data(), begin, end});
+    }
+};
+
+struct ReduceCall : Plan::RowCall {
+    Reduction op;
+    Dtype x_dtype, y_dtype;
+
+    void run_range(const Kernels& k, const uint8_t* const* at, int64_t begin, int64_t end) const override {
+        k.reduce({op, int(arrays[0].size()), int(arrays[2].size()), arrays[0].data(), arrays[1].data(),
+                  arrays[2].data(), arrays[3].data(), at[0], const_cast<uint8_t*>(at[1]), x_dtype, y_dtype, begin,
+                  end});
+    }
+};
+
+int64_t product(const std::vector<int64_t>& shape) {
+    int64_t n = 1;
+    for (int64_t d : shape) n *= d;
+    return n;
+}
+
 }  // namespace
+
+struct Plan::Region : Plan::Call {
+    int64_t rows, block_rows, scratch_bytes;
+    std::vector<PrivateValue> values;
+    std::vector<std::unique_ptr<RowCall>> members;
+
+    void run(const Kernels& k) const override {
+        parallel_for((rows + block_rows - 1) / block_rows, [&](int64_t b) {
+            static thread_local Scratch scratch;
+            uint8_t* memory = static_cast<uint8_t*>(scratch.get(size_t(scratch_bytes) + 64));
+            const int64_t first = b * block_rows, last = std::min(rows, first + block_rows);
+            for (const auto& call : members) call->run_rows(k, rows, first, last, memory);
+        });
+    }
+};
 
 Plan::Plan(int64_t arena_bytes) : bytes_(arena_bytes) {
     const int64_t align = arena_bytes >= huge_page ? huge_page : 64;
@@ -54,9 +128,17 @@ int Plan::scalar_program(ScalarProgramData data) {
     auto s = std::make_unique<Scalar>();
     s->data = std::move(data);
     const ScalarProgramData& d = s->data;
-    s->code = {d.inputs,           int(d.constants.size()), int(d.code.size() / 4), int(d.outputs.size()),
-               d.constants.data(), d.code.data(),           d.outputs.data(),       d.types.data(),
-               nullptr,            0,                       -1};
+    s->code = {d.inputs,
+               int(d.constants.size()),
+               int(d.code.size() / 4),
+               int(d.outputs.size()),
+               d.constants.data(),
+               d.code.data(),
+               d.outputs.data(),
+               d.types.data(),
+               nullptr,
+               0,
+               -1};
     s->code.n_registers = allocate_registers(s->code, s->registers);
     s->code.registers = s->registers.data();
     s->code.compiled = find_published(s->code);
@@ -64,28 +146,42 @@ int Plan::scalar_program(ScalarProgramData data) {
     return int(scalars_.size()) - 1;
 }
 
+void Plan::begin_region(int64_t rows, int64_t block_rows, int64_t scratch_bytes, std::vector<PrivateValue> values) {
+    region_ = std::make_unique<Region>();
+    region_->rows = rows;
+    region_->block_rows = block_rows;
+    region_->scratch_bytes = scratch_bytes;
+    region_->values = std::move(values);
+}
+
+void Plan::end_region() { calls_.push_back(std::move(region_)); }
+
+void Plan::add(std::unique_ptr<RowCall> call) {
+    if (!region_) return calls_.push_back(std::move(call));
+    for (size_t i = 0; i < call->tensors.size(); i++)
+        for (const PrivateValue& v : region_->values) {
+            const int64_t inside = call->tensors[i] - at(v.offset);
+            if (inside >= 0 && inside < v.bytes) call->moved.push_back({i, v.scratch + inside, v.row_bytes});
+        }
+    region_->members.push_back(std::move(call));
+}
+
 void Plan::map(int program, std::vector<int64_t> shape, std::vector<View> inputs, std::vector<View> outputs) {
     auto call = std::make_unique<MapCall>();
+    call->program = &scalars_.at(size_t(program))->code;
+    call->elements = product(shape);
     call->arrays.push_back(std::move(shape));
     for (View& v : inputs) {
         call->arrays.push_back(std::move(v.strides));
-        call->inputs.push_back(at(v.offset));
+        call->tensors.push_back(at(v.offset));
         call->input_dtypes.push_back(v.dtype);
     }
     for (size_t i = 1; i < call->arrays.size(); i++) call->strides.push_back(call->arrays[i].data());
     for (const View& v : outputs) {
-        call->outputs.push_back(at(v.offset));
+        call->tensors.push_back(at(v.offset));
         call->output_dtypes.push_back(v.dtype);
     }
-    call->args = {&scalars_.at(size_t(program))->code,
-                  int(call->arrays[0].size()),
-                  call->arrays[0].data(),
-                  call->inputs.data(),
-                  call->strides.data(),
-                  call->input_dtypes.data(),
-                  call->outputs.data(),
-                  call->output_dtypes.data()};
-    calls_.push_back(std::move(call));
+    add(std::move(call));
 }
 
 void Plan::dot(const DotArgs& args, int64_t a, int64_t b, int64_t c) {
@@ -100,21 +196,15 @@ void Plan::dot(const DotArgs& args, int64_t a, int64_t b, int64_t c) {
 void Plan::reduce(Reduction op, std::vector<int64_t> kept_shape, std::vector<int64_t> kept_strides,
                   std::vector<int64_t> reduced_shape, std::vector<int64_t> reduced_strides, int64_t x, Dtype x_dtype,
                   int64_t y, Dtype y_dtype) {
-    auto call = std::make_unique<PlainCall<ReduceArgs, &Kernels::reduce>>();
-    auto& own = call->arrays;
-    own = {std::move(kept_shape), std::move(kept_strides), std::move(reduced_shape), std::move(reduced_strides)};
-    call->args = {op,
-                  int(own[0].size()),
-                  int(own[2].size()),
-                  own[0].data(),
-                  own[1].data(),
-                  own[2].data(),
-                  own[3].data(),
-                  at(x),
-                  at(y),
-                  x_dtype,
-                  y_dtype};
-    calls_.push_back(std::move(call));
+    auto call = std::make_unique<ReduceCall>();
+    call->op = op;
+    call->x_dtype = x_dtype;
+    call->y_dtype = y_dtype;
+    call->elements = product(kept_shape);
+    call->arrays = {std::move(kept_shape), std::move(kept_strides), std::move(reduced_shape),
+                    std::move(reduced_strides)};
+    call->tensors = {at(x), at(y)};
+    add(std::move(call));
 }
 
 void Plan::copy(int size, std::vector<int64_t> shape, std::vector<int64_t> source_strides,

@@ -24,6 +24,12 @@ struct ScalarProgramData {
     int compiled;
 };
 
+// A value that only a region reads and writes: it has no place in the arena, but offsets from `offset` on, beyond the
+// arena's end. The rows at work lie in the region's scratch memory, from `scratch` on.
+struct PrivateValue {
+    int64_t offset, bytes, row_bytes, scratch;
+};
+
 class Plan {
   public:
     explicit Plan(int64_t arena_bytes);  // throws std::bad_alloc
@@ -33,7 +39,7 @@ class Plan {
 
     uint8_t* at(int64_t offset) const { return arena_ + offset; }
     int64_t arena_bytes() const { return bytes_; }
-    size_t calls() const { return calls_.size(); }
+    size_t calls() const { return calls_.size(); }  // a region is one
 
     int scalar_program(ScalarProgramData data);  // its number
     void map(int program, std::vector<int64_t> shape, std::vector<View> inputs, std::vector<View> outputs);
@@ -49,19 +55,30 @@ class Plan {
                      Dtype source_dtype, Dtype out_dtype);
     void random(int64_t seed, int64_t step, uint32_t stream, int64_t count, int64_t out);
 
+    // The maps and reductions written between these two have outputs of `rows` rows each, and a row depends on nothing
+    // but the same rows of values written between them. They run one block of rows after the other, so that what they
+    // hand to each other stays in cache.
+    void begin_region(int64_t rows, int64_t block_rows, int64_t scratch_bytes, std::vector<PrivateValue> values);
+    void end_region();
+
     void run() const;  // all calls in order, with the kernels in force
 
     struct Call {
         virtual ~Call() = default;
         virtual void run(const Kernels&) const = 0;
     };
+    struct RowCall;
+    struct Region;
     struct Scalar;
 
   private:
+    void add(std::unique_ptr<RowCall> call);
+
     uint8_t* arena_;
     int64_t bytes_;
     std::vector<std::unique_ptr<Scalar>> scalars_;
     std::vector<std::unique_ptr<Call>> calls_;
+    std::unique_ptr<Region> region_;  // the open one
 };
 
 }  // namespace gv

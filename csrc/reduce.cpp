@@ -215,12 +215,13 @@ struct Job {
     }
 };
 
-// Calls f(first, last) over [0, n) in shares that are worth a thread each.
+// Calls f(first, last) over [begin, end) in shares that are worth a thread each.
 template <class Call>
-void share(int64_t n, int64_t work_each, Call&& f) {
+void share(int64_t begin, int64_t end, int64_t work_each, Call&& f) {
     const int64_t fewest = std::max<int64_t>(1, PARALLEL_WORK / std::max<int64_t>(work_each, 1));
-    const int64_t chunk = std::max(fewest, n / (4 * get_threads()) + 1);
-    parallel_for((n + chunk - 1) / chunk, [&](int64_t i) { f(i * chunk, std::min(n, (i + 1) * chunk)); });
+    const int64_t chunk = std::max(fewest, (end - begin) / (4 * get_threads()) + 1);
+    parallel_for((end - begin + chunk - 1) / chunk,
+                 [&](int64_t i) { f(begin + i * chunk, std::min(end, begin + (i + 1) * chunk)); });
 }
 
 // ---- rows
@@ -342,9 +343,9 @@ template <class V, template <class> class Op>
 void long_rows(const Job& job) {
     const int64_t segments = segments_of(job.reduced.elements);
     uint32_t* parts = static_cast<uint32_t*>(parts_scratch.get(size_t(segments) * 4));
-    for (int64_t o = 0; o < job.kept.elements; o++) {
+    for (int64_t o = job.r.begin; o < job.r.end; o++) {
         const int64_t base = job.kept.at(o).offset;
-        share(segments, SEGMENT,
+        share(0, segments, SEGMENT,
               [&](int64_t first, int64_t last) { fold_segments<V, Op>(job, base, first, last, parts); });
         alignas(64) const uint32_t result[W] = {combine<V, Op<V>>(parts, segments)};
         job.put(o, result, 1);
@@ -354,7 +355,7 @@ void long_rows(const Job& job) {
 // Calls one(base) for every output and stores what it returns.
 template <class One>
 void each_row(const Job& job, One&& one) {
-    share(job.kept.elements, job.reduced.elements + 16, [&](int64_t first, int64_t last) {
+    share(job.r.begin, job.r.end, job.reduced.elements + 16, [&](int64_t first, int64_t last) {
         alignas(64) uint32_t results[LANES];
         Cursor at = job.kept.at(first);
         for (int64_t o = first; o < last;) {
@@ -380,7 +381,7 @@ void rows(const Job& job) {
         });
     } else if (segments == 1) {
         each_row(job, [&](int64_t base) { return ((U)fold_range<V, Op>(job, base, 0, n))[0]; });
-    } else if (n > PARALLEL_WORK && job.kept.elements < 2 * get_threads()) {
+    } else if (n > PARALLEL_WORK && job.r.end - job.r.begin < 2 * get_threads()) {
         long_rows<V, Op>(job);
     } else {
         each_row(job, [&](int64_t base) {
@@ -503,19 +504,21 @@ void column_extremes(const Job& job, int64_t o, int64_t n, uint32_t* results) {
 
 template <class V, template <class> class Op, bool position>
 void columns(const Job& job) {
-    const int64_t n = job.kept.elements, fair = (n / get_threads() + W) / W * W;
+    const int64_t fair = ((job.r.end - job.r.begin) / get_threads() + W) / W * W;
     const int64_t block = std::min(COLUMNS, fair), inner = job.kept.inner();
     // Blocks start anew with every run of columns that is long, so that its values are read in place.
-    const int64_t run = inner >= SHORT_RUN ? inner : n, blocks = (run + block - 1) / block;
-    share(n / run * blocks, block * job.reduced.elements, [&](int64_t first, int64_t last) {
+    const int64_t run = inner >= SHORT_RUN ? inner : job.kept.elements;
+    share(0, (job.r.end - job.r.begin + W - 1) / W, job.reduced.elements * W, [&](int64_t first, int64_t last_vector) {
         alignas(64) uint32_t results[COLUMNS];
-        for (int64_t b = first; b < last; b++) {
-            const int64_t column = b % blocks * block, o = b / blocks * run + column, m = std::min(block, run - column);
+        const int64_t last = std::min(job.r.end, job.r.begin + last_vector * W);
+        for (int64_t o = job.r.begin + first * W; o < last;) {
+            const int64_t n = std::min({block, last - o, run - o % run});
             if constexpr (std::is_same_v<Op<V>, Sum<V>>)
-                column_sums<V>(job, o, m, results);
+                column_sums<V>(job, o, n, results);
             else
-                column_extremes<V, Op<V>, position>(job, o, m, results);
-            job.put(o, results, m);
+                column_extremes<V, Op<V>, position>(job, o, n, results);
+            job.put(o, results, n);
+            o += n;
         }
     });
 }
@@ -546,9 +549,10 @@ void by_register(const Job& job) {
 
 void reduce(const ReduceArgs& r) {
     const Job job(r);
-    if (job.kept.elements == 0) return;
+    if (r.begin == r.end) return;
     if (job.reduced.elements == 0) {  // only a sum may be empty: +0
-        std::memset(r.y, 0, size_t(job.kept.elements) * size_t(dtype_size(r.y_dtype)));
+        const size_t size = size_t(dtype_size(r.y_dtype));
+        std::memset(static_cast<uint8_t*>(r.y) + size_t(r.begin) * size, 0, size_t(r.end - r.begin) * size);
         return;
     }
     switch (r.op) {
