@@ -98,12 +98,15 @@ class Pool {
             context_ = context;
             tasks_ = tasks;
             next_.store(0, std::memory_order_relaxed);
-            busy_.store(int(threads_.size()), std::memory_order_relaxed);
+            open_.store(true);
             generation_.fetch_add(1, std::memory_order_release);
         }
         wake_.notify_all();
         drain();
-        for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; spin++) {
+        // Only workers that came in are waited for; one that the system has not woken yet finds the door closed. Both
+        // sides write, then read, in one total order: either the worker sees it closed, or it is counted here.
+        open_.store(false);
+        for (int spin = 0; busy_.load() != 0; spin++) {
             if (spin < SPINS)
                 pause();
             else
@@ -142,8 +145,9 @@ class Pool {
             }
             seen = generation_.load(std::memory_order_acquire);
             if (stop_) return;
-            drain();
-            busy_.fetch_sub(1, std::memory_order_acq_rel);
+            busy_.fetch_add(1);
+            if (open_.load()) drain();
+            busy_.fetch_sub(1);
         }
     }
 
@@ -154,7 +158,8 @@ class Pool {
     std::atomic<uint64_t> generation_{0};
     std::atomic<bool> stop_{false};
     std::atomic<int64_t> next_{0};
-    std::atomic<int> busy_{0};
+    std::atomic<bool> open_{false};  // whether there are tasks to take
+    std::atomic<int> busy_{0};       // workers inside
     void (*call_)(void*, int64_t) = nullptr;
     void* context_ = nullptr;
     int64_t tasks_ = 0;
