@@ -21,7 +21,7 @@ from gensyn_verify.backends.arrays import CARRIER, Array
 from gensyn_verify.backends.reference import philox
 from gensyn_verify.cli import vectors
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value, functions
-from gensyn_verify.program.scalar import Scalar
+from gensyn_verify.program.scalar import OPERATIONS, Scalar
 
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos")
 # Exponents of the inputs: `any` is every bit pattern there is, `near` are values around 1 as in a training step.
@@ -167,6 +167,11 @@ def checks() -> Iterator[Check]:
     """Every check of this machine, one after the other."""
     from gensyn_verify import _native
 
+    built, defined = _native.operation_names(), list(OPERATIONS)
+    stale = f"built for {len(built)} operations, the package defines {len(defined)} or others; install it again"
+    yield Check("native build belongs to this package", built == defined, stale)
+    if built != defined:
+        return
     expected, cases = vectors.load("selftest"), list(vectors.numeric_cases())
     digest = build().digest.hex()
     yield Check("program digest", digest == expected["program"], f"expected {expected['program']}, found {digest}")
