@@ -5,17 +5,8 @@ coefficient and the measured error over all 2^32 inputs are in docs/elementary.m
 tables are in tests/vectors/elementary.json.
 
 A coefficient is written as the binary32 it is, in hexadecimal. A polynomial is evaluated by Horner's rule, one fma a
-coefficient, highest degree first. There are no branches: where two formulas share the range, both are computed and one
-is selected. There are no branches: where two formulas share the range, both are computed and one
-is selected. There are no branches: where two formulas share the range, both are computed and one
-is selected. There are no branches: where two formulas share the range, both are computed and one
-is selected. There are no branches: where two formulas share the range, both are computed and one
-is selected. There are no branches: where two formulas share the range, both are computed and one
-is selected. There are no branches: where two formulas share the range, both are computed and one
-is selected. There are no branches: where two formulas share the range, both are computed and one
-is selected. There are no branches: where two formulas share the range, both are computed and one
-is selected. There are no branches: where two formulas share the range, both are computed and one
-is selected.
+coefficient, highest degree first. There are no branches: where two formulas share the range, both are computed and
+one is selected.
 """
 
 from __future__ import annotations
@@ -40,7 +31,7 @@ LN2_HIGH = _hex("0x1.62e430p-1")  # the binary32 nearest to ln 2; 20 significant
 LN2_LOW = _hex("-0x1.05c610p-29")  # ln 2 - LN2_HIGH
 
 # e^f = 1 + f + f^2 EXP(f) on |f| <= ln(2)/2.
-EXP = _f32("0x1.000004p-1", "0x1.55549ap-3", "0x1.555578p-5", "0x1.123792p-7", "0x1.6a522cp-10")
+EXP = _f32("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558b4p-5", "0x1.1239a0p-7", "0x1.6a4960p-10")
 EXP_NEGATED = [c * (-1) ** k for k, c in enumerate(EXP)]  # e^-g = 1 - g + g^2 EXP_NEGATED(g)
 # ln(1 + f) = f + f^2 LOG(f) on -1/4 <= f < 1/2.
 LOG = _f32("-0x1.000002p-1", "0x1.5555aep-2", "-0x1.000028p-2", "0x1.99697ep-3", "-0x1.54eec8p-3", "0x1.288334p-3",
