@@ -11,6 +11,7 @@ import copy
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,7 @@ def _demonstrate(name: str, digits: Digits, folder: Path, console: Console) -> d
     started = time.perf_counter()
     with console.progress(f"solving {name}", steps) as advance:
 
-        def progress(done: int, total: int, metrics: dict[str, Any]) -> None:
+        def progress(done: int, total: int, metrics: Mapping[str, Any]) -> None:
             losses.append(float(metrics["loss"]))
             advance(done, total)
 
