@@ -6,13 +6,15 @@ Threads: all, or GENSYN_VERIFY_THREADS. Neither changes a bit.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 
 import numpy as np
 
 from gensyn_verify.backends.arrays import CARRIER, Array, check_array, check_arrays
-from gensyn_verify.backends.planning import FOREVER, Place, Root, assign_offsets, is_contiguous, row_major, view
+from gensyn_verify.backends.fusion import Region, find_regions
+from gensyn_verify.backends.planning import ALIGN, FOREVER, Place, Root, assign_offsets, is_contiguous, row_major, view
 from gensyn_verify.errors import BackendError, LimitError
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Node, Program
@@ -48,15 +50,17 @@ class Executor:
     """A program planned onto one arena.
 
     `keep=True` gives every value memory of its own, the next state too, so that `value(v)` shows each value of the
-    last step.
+    last step. `fuse=False` runs every node on its own; the bits are the same.
     `memory_limit` in bytes (default: nine tenths of the machine's memory) is checked before anything is allocated.
     """
 
-    def __init__(self, program: Program, keep: bool = False, memory_limit: int | None = None) -> None:
+    def __init__(
+        self, program: Program, keep: bool = False, memory_limit: int | None = None, fuse: bool = True
+    ) -> None:
         self.program = program
         self._keep = keep
         self._loaded = False
-        planner = _Planner(program, keep)
+        planner = _Planner(program, keep, fuse and not keep)
         limit = physical_memory() * 9 // 10 if memory_limit is None else memory_limit
         if planner.arena_bytes > limit:
             raise LimitError(f"the program needs {planner.arena_bytes} bytes of memory; the limit is {limit}")
@@ -120,7 +124,7 @@ class Executor:
 class _Planner:
     """First pass: places and lifetimes. Second pass (`write`): kernel calls with final offsets."""
 
-    def __init__(self, program: Program, keep: bool) -> None:
+    def __init__(self, program: Program, keep: bool, fuse: bool) -> None:
         self.program = program
         self.keep = keep
         self.roots: list[Root] = []
@@ -133,6 +137,15 @@ class _Planner:
             self.places.append(self._new(i.type, -1))
             self.places[-1].root.dies = FOREVER
         self.in_place = {} if keep else self._in_place_states()
+        updates = {
+            n
+            for n, v in enumerate(program.first_value)
+            for o in range(v, v + len(program.nodes[n].types))
+            if o in self.in_place
+        }
+        self.regions = find_regions(program, updates) if fuse else []
+        self.region_of = {n: r for r in self.regions for n in range(r.first, r.last + 1)}
+        self.used: dict[int, list[int]] = {}  # root of a value of a region -> nodes that write it first, read it last
         for n, node in enumerate(program.nodes):
             self._place_node(n, node)
         for o in program.outputs:
@@ -140,14 +153,38 @@ class _Planner:
         self.metrics, self.before_end = self._metric_places(end)
         self.next_state = self._next_state_places()
         self.staged = self._staged_states(end)
-        self.arena_bytes = max(assign_offsets(self.roots), 64)
+        private = {r: self._private_roots(r) for r in self.regions}
+        hidden = {id(root) for roots in private.values() for root in roots}
+        self.arena_bytes = max(assign_offsets([r for r in self.roots if id(r) not in hidden]), 64)
+        self.scratch = {r.first: self._assign_private(r, roots) for r, roots in private.items()}
+
+    def _private_roots(self, region: Region) -> list[Root]:
+        """Values that nothing outside the region reads: they exist for one block of rows at a time."""
+        inside = [r for r in self.roots if r.born == region.first and r.dies <= region.last]
+        return [r for r in inside if id(r) in self.used]
+
+    def _assign_private(self, region: Region, roots: list[Root]) -> tuple[int, list[tuple[int, int, int, int]]]:
+        """Scratch bytes for a block of rows, and per value its offset (beyond the arena), bytes, row bytes and
+        offset in the scratch memory."""
+        blocks = [Root(r.nbytes // region.rows * region.block_rows, *self.used[id(r)]) for r in roots]
+        scratch = assign_offsets(blocks)
+        values, offset = [], math.ceil(self.arena_bytes / ALIGN) * ALIGN
+        for root, block in zip(roots, blocks, strict=True):
+            root.offset = offset
+            offset += math.ceil(root.nbytes / ALIGN) * ALIGN
+            values.append((root.offset, root.nbytes, root.nbytes // region.rows, block.offset))
+        return scratch, values
 
     def _new(self, type: TensorType, born: int) -> Place:
         self.roots.append(Root(type.nbytes, born, FOREVER if self.keep else born))
         return Place(self.roots[-1], type, 0, row_major(type.shape))
 
     def _read(self, v: int, n: int) -> None:
-        root = self.places[v].root
+        root, region = self.places[v].root, self.region_of.get(n)
+        if region is not None:  # the nodes of a region run side by side: what one reads lives until all are done
+            if id(root) in self.used:
+                self.used[id(root)][1] = n
+            n = region.last
         root.dies = max(root.dies, n)
 
     def _last_reads(self) -> tuple[list[int], dict[int, int]]:
@@ -200,7 +237,13 @@ class _Planner:
                     self._copy_before(n, v)
         for i, t in enumerate(node.types):
             state = self.in_place.get(first + i)
-            self.places.append(self._new(t, n) if state is None else self.places[state])
+            if state is not None:
+                self.places.append(self.places[state])
+                continue
+            region = self.region_of.get(n)
+            self.places.append(self._new(t, n if region is None else region.first))
+            if region is not None:
+                self.used[id(self.places[-1].root)] = [n, n]
 
     def _usable(self, op: ops.Op, v: int) -> bool:
         """Whether the kernel reads this view as it is: contiguous, or for dot a whole transposed matrix."""
@@ -257,7 +300,12 @@ class _Planner:
         for n, node in enumerate(self.program.nodes):
             for v in self.copied_at.get(n, ()):
                 _copy(plan, self.places[v], self.contiguous[v])
+            region = self.region_of.get(n)
+            if region is not None and n == region.first:
+                plan.begin_region(region.rows, region.block_rows, *self.scratch[n])
             self._write_node(plan, n, node, scalars)
+            if region is not None and n == region.last:
+                plan.end_region()
         for source, target in self.before_end:
             _copy(plan, source, target)
         for source, staging, _ in self.staged:
