@@ -4,8 +4,8 @@
     python bench/bench_blake3.py [--threads 1 2] [--isa NAME]      a table from 4 KiB to 64 MiB
 
 Before the times: root and tree equal the package's hash on every instruction set. "tree kept" is ours with all chaining
-values. With several threads the package runs twice: in a pool of its own that it makes for the call (max_threads=n), and
-in its process-wide pool of one thread a core (auto). hashlib knows one thread only.
+values. With several threads the package runs twice: in a pool of its own, made for the call (max_threads=n), and in its
+process-wide pool of one thread a core (auto). hashlib knows one thread only.
 """
 
 from __future__ import annotations
