@@ -56,6 +56,12 @@ class Step:
         self._modes: list[bool] = []
         self._versions: list[int] = []
         self._taken = 0
+        self._reloads = 0
+
+    @property
+    def reloads(self) -> int:
+        """How often the user wrote into module or optimizer between steps, so that a step began from other state."""
+        return self._reloads
 
     @property
     def steps(self) -> int:
@@ -81,6 +87,7 @@ class Step:
         arrays = captured.batch_arrays(batch)
         if self._versions != self._tensor_versions(captured):  # the user wrote into the module or the optimizer
             executor.load(captured.read_state(self._taken))
+            self._reloads += 1
         number = self._taken + 1
         rates = captured.update.learning_rates() if self._lr is None else self._lr(number)
         scalars = optimizers.rounded(captured.update.scalars(number, rates))

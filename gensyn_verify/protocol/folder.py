@@ -40,11 +40,11 @@ class Folder(Protocol):
     def open(self, name: str) -> contextlib.AbstractContextManager[tuple[BinaryIO, int]]:
         """The file and its size; MissingDataError where there is none."""
 
-    def write(self, name: str, parts: Sequence[Buffer]) -> None:
-        """The parts as one file, whole or not at all."""
+    def write(self, name: str, parts: Sequence[Buffer], durable: bool = True) -> None:
+        """The parts as one file, whole or not at all; if not `durable`, it may wait for `sync` to reach the disk."""
 
     def sync(self, sub: str) -> None:
-        """Make the names written below `sub` survive a power cut."""
+        """Make everything written directly below `sub` survive a power cut."""
 
     def names(self, sub: str) -> list[str]:
         """Sorted names of the files directly below `sub`."""
@@ -88,6 +88,7 @@ class LocalFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.url = str(path)
+        self._unsynced: dict[str, list[str]] = {}
 
     @contextlib.contextmanager
     def _directory(self, sub: str, create: bool = False) -> Iterator[int]:
@@ -138,9 +139,11 @@ class LocalFolder:
         except MissingDataError:
             return None
 
-    def write(self, name: str, parts: Sequence[Buffer]) -> None:
+    def write(self, name: str, parts: Sequence[Buffer], durable: bool = True) -> None:
         _check(name)
         sub, _, base = name.rpartition("/")
+        if not durable:
+            self._unsynced.setdefault(sub, []).append(base)
         temporary = f"{_TEMPORARY}{os.getpid()}-{next(self._serial)}"
         with self._directory(sub, create=True) as directory:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=directory)
@@ -148,13 +151,19 @@ class LocalFolder:
                 for part in parts:
                     file.write(part)
                 file.flush()
-                os.fsync(fd)
+                if durable:
+                    os.fsync(fd)
             os.rename(temporary, base, src_dir_fd=directory, dst_dir_fd=directory)
 
     def sync(self, sub: str) -> None:
+        """Many files flushed at once cost the disk little more than one."""
         if not self.path.joinpath(sub).is_dir():
             return
         with self._directory(sub) as directory:
+            for base in self._unsynced.pop(sub, []):
+                fd = os.open(base, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
+                os.fsync(fd)
+                os.close(fd)
             os.fsync(directory)
 
     def names(self, sub: str) -> list[str]:
@@ -218,7 +227,7 @@ class RemoteFolder:
         except MissingDataError:
             return None
 
-    def write(self, name: str, parts: Sequence[Buffer]) -> None:
+    def write(self, name: str, parts: Sequence[Buffer], durable: bool = True) -> None:
         _check(name)
         with self._errors(name) as (fs, path):
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)

@@ -25,7 +25,7 @@ from gensyn_verify.protocol.folder import MissingDataError
 from gensyn_verify.protocol.identity import can_sign, signer
 from gensyn_verify.protocol.report import Finding, Report, Verdict
 from gensyn_verify.protocol.roots import roots_of
-from gensyn_verify.protocol.run import Run, StepHasher, checkpoint, open_run
+from gensyn_verify.protocol.run import Run, StepHasher, checkpoint, open_run, stored_input
 from gensyn_verify.protocol.steps import Layout, Segment, StepRecord
 from gensyn_verify.protocol.store import ContentMismatchError
 from gensyn_verify.protocol.task import Task, open_task
@@ -279,14 +279,10 @@ class _Audit:
     def _replay_step(self, executor: backends.Executor, interval: int, step: int, record: StepRecord) -> bool:
         """Execute one step and compare what went in and what came out; whether everything was equal."""
         before = len(self.findings)
-        try:
-            batch, scalars = self._inputs(step, record)
-        except MissingDataError as error:
-            self.gaps.append(str(error))
+        inputs = self._inputs(interval, step, record)
+        if inputs is None:
             return False
-        except ContentMismatchError as error:
-            self._differ("batch", str(error), "the content its name says", error.found.hex(), interval, step)
-            return False
+        batch, scalars = inputs
         metrics = executor.step(batch, scalars)
         self._compare("batch", interval, step, roots_of(batch), record.batch)
         self._compare("scalar", interval, step, roots_of(scalars), record.scalar)
@@ -302,15 +298,24 @@ class _Audit:
         )
         return len(self.findings) == before
 
-    def _inputs(self, step: int, record: StepRecord) -> tuple[State, State]:
+    def _inputs(self, interval: int, step: int, record: StepRecord) -> tuple[State, State] | None:
+        """Batch and scalars of a step; None, with the reason noted, where a recorded run lacks them."""
         if not self.task.recorded:
             return self.task.batch(step), self.task.scalars(step)
-
-        def stored(role: str) -> State:
-            types, roots = self.task.program.inputs_of(role), record.group(role)
-            return {n: self.run.store.get(t, roots[n], f"step {step}, {role} tensor {n!r}") for n, t in types.items()}
-
-        return stored("batch"), stored("scalar")
+        found: dict[str, State] = {"batch": {}, "scalar": {}}
+        complete = True
+        for role, arrays in found.items():
+            for name, root in record.group(role).items():
+                try:
+                    arrays[name] = stored_input(self.task, self.run.store, step, record, role, name)
+                except MissingDataError as error:
+                    self.gaps.append(str(error))
+                    complete = False
+                except ContentMismatchError as error:
+                    message = f"step {step}: stored {role} {name!r} is not what was committed"
+                    self._differ(role, message, root.hex(), error.found.hex(), interval, step, name)
+                    complete = False
+        return (found["batch"], found["scalar"]) if complete else None
 
     def _compare(
         self, kind: str, interval: int, step: int, computed: Mapping[str, bytes], committed: Mapping[str, bytes]

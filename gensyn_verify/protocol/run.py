@@ -31,6 +31,7 @@ from gensyn_verify.errors import BundleError
 from gensyn_verify.program.program import Program
 from gensyn_verify.protocol import manifest as m
 from gensyn_verify.protocol import steps as log
+from gensyn_verify.protocol import store as tensors
 from gensyn_verify.protocol.folder import Folder, LocalFolder, MissingDataError, open_folder, read
 from gensyn_verify.protocol.identity import SIGNATURE_BYTES, Identity
 from gensyn_verify.protocol.roots import Group, constants, roots_of
@@ -193,6 +194,11 @@ def checkpoint(task: Task, store: TensorStore, step: int, roots: Mapping[str, by
     return {n: store.get(types[n], roots[n], f"checkpoint after step {step}, tensor {n!r}") for n in types}
 
 
+def stored_input(task: Task, store: TensorStore, step: int, record: StepRecord, role: str, name: str) -> Array:
+    """A batch tensor or scalar of a step of a recorded run, verified against its root."""
+    return store.get(task.program.inputs_of(role)[name], record.group(role)[name], f"step {step}, {role} {name!r}")
+
+
 class StepHasher:
     """Tensors and records of a program's steps -> roots."""
 
@@ -234,7 +240,7 @@ class RunWriter:
         self.accumulator = RunAccumulator()
         self.steps = 0
         self.saved_steps = 0
-        self._last_roots: Mapping[str, bytes] = task.state
+        self.last_roots: Mapping[str, bytes] = task.state
         self._saved_roots: Mapping[str, bytes] = task.state
         self._pending: list[StepRecord] = []
         self._identity = identity
@@ -254,6 +260,8 @@ class RunWriter:
         self._exit.close()
 
     def _start(self) -> None:
+        for sub in ("", log.FOLDER, tensors.FOLDER):
+            self.folder.clean(sub)
         header = _read_header(self.folder)
         if header is None:
             if self.folder.names(log.FOLDER):
@@ -268,8 +276,6 @@ class RunWriter:
             raise BundleError(f"{self.folder.url} holds a run already; choose another folder, or resume it")
         self._check_same_run(header)
         self.header = header
-        for sub in ("", log.FOLDER, "tensors"):
-            self.folder.clean(sub)
         self._read_back()
 
     def _check_same_run(self, header: Header) -> None:
@@ -303,7 +309,7 @@ class RunWriter:
             self._saved()
 
     def _saved(self) -> None:
-        self.saved_steps, self._saved_roots = self.steps, self._last_roots
+        self.saved_steps, self._saved_roots = self.steps, self.last_roots
 
     def saved_state(self) -> dict[str, Array]:
         """The state before step `saved_steps`: the last checkpoint on disk, verified against its roots."""
@@ -319,7 +325,7 @@ class RunWriter:
         metrics: Mapping[str, Array],
     ) -> None:
         """One step: what went in and what came out. Closes the interval when it is full."""
-        state_roots = self.hasher.state_roots(state, self._last_roots)
+        state_roots = self.hasher.state_roots(state, self.last_roots)
         record = StepRecord(state_roots, roots_of(batch), roots_of(scalars), log.metrics_of(self.layout, metrics))
         if self.task.recorded:
             self._store("batch", batch, record.batch)
@@ -331,7 +337,7 @@ class RunWriter:
     def _take(self, record: StepRecord) -> None:
         self.accumulator.append(self.hasher.entry(self.steps, record))
         self._pending.append(record)
-        self._last_roots = record.state
+        self.last_roots = record.state
         self.steps += 1
 
     def _store(self, role: str, arrays: Mapping[str, Array], roots: Mapping[str, bytes]) -> None:
@@ -339,11 +345,20 @@ class RunWriter:
         for name, root in roots.items():
             self.store.put(arrays[name], types[name], root)
 
+    def stored_inputs(self, step: int) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Batch and scalars of a step of the interval that is open, in a recorded run."""
+        record = self._pending[step - (self.steps - len(self._pending))]
+
+        def group(role: str) -> dict[str, Array]:
+            return {n: stored_input(self.task, self.store, step, record, role, n) for n in record.group(role)}
+
+        return group("batch"), group("scalar")
+
     def close_interval(self, state: Mapping[str, Array]) -> None:
         """Write checkpoint and step log of the steps since the last whole interval; `state` is the last step's."""
         if not self._pending:
             return
-        self._store("state", state, self._last_roots)
+        self._store("state", state, self.last_roots)
         self.store.sync()
         number = (self.steps - 1) // self.task.interval
         segment = Segment(number, number * self.task.interval, tuple(self._pending))

@@ -14,6 +14,7 @@ from gensyn_verify.protocol.run import Run, RunWriter, environment
 from gensyn_verify.protocol.task import Task, open_task
 
 Progress = Callable[[int, int, Mapping[str, Array]], None]
+Inputs = Callable[[int], tuple[Mapping[str, Array], Mapping[str, Array]]]  # step -> batch, scalars
 
 
 def solve(
@@ -51,29 +52,35 @@ def _train(task: Task, writer: RunWriter, backend: str, progress: Progress | Non
         batch, scalars = task.batch(step), task.scalars(step)
         metrics = executor.step(batch, scalars)
         if metric := non_finite(metrics, task.program):
-            raise _stop(task, writer, backend, step, metric)
+            raise stop(writer, backend, metric, lambda s: (task.batch(s), task.scalars(s)))
         writer.append(executor.state(), batch, scalars, metrics)
         if progress is not None:
             progress(step + 1, task.steps, metrics)
 
 
-def _stop(task: Task, writer: RunWriter, backend: str, step: int, metric: str) -> NonFiniteError:
-    """Keep every step before `step` and say where the bad value comes from.
+def keep(writer: RunWriter, backend: str, inputs: Inputs) -> None:
+    """Put the steps since the last checkpoint on disk where the executor no longer has the state after them."""
+    executor = backends.make(backend, writer.task.program)
+    executor.load(writer.saved_state())
+    for step in range(writer.saved_steps, writer.steps):
+        executor.step(*inputs(step))
+    writer.close_interval(executor.state())
 
-    The executor's state is spoilt, so the steps since the last checkpoint run again, the same bits up to `step` - 1,
+
+def stop(writer: RunWriter, backend: str, metric: str, inputs: Inputs) -> NonFiniteError:
+    """Keep the steps that are good, and the error that says where the bad value of step `writer.steps` comes from.
+
+    The executor's state is spoilt, so the steps since the last checkpoint run again, the same bits until the bad one,
     with every value kept: the fault may have entered the state some steps before a metric shows it.
     """
-    inspector = Inspector(task.program, backend)
+    inspector = Inspector(writer.task.program, backend)
     inspector.load(writer.saved_state())
-    cause = ""
+    step, cause = writer.steps, ""
     for s in range(writer.saved_steps, step + 1):
         if s == step:
             writer.close_interval(inspector.state())
-        inspector.step(task.batch(s), task.scalars(s))
+        inspector.step(*inputs(s))
         if not cause and (fault := inspector.fault()):
             cause = f"at step {s} {fault}"
-    return NonFiniteError(
-        f"metric {metric!r} is not finite at step {step}; {cause}. The run is kept up to step {step - 1}"
-        if step
-        else f"metric {metric!r} is not finite at step 0; {cause}. Nothing was trained"
-    )
+    kept = f"The run is kept up to step {step - 1}" if step else "Nothing was trained"
+    return NonFiniteError(f"metric {metric!r} is not finite at step {step}; {cause}. {kept}")

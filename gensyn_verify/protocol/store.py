@@ -59,17 +59,22 @@ class TensorStore:
         self._present: set[str] = set()
 
     def put(self, array: Array, type: TensorType, root: bytes) -> None:
-        """Store a carrier array of this type and root, unless it is there."""
+        """Store a carrier array of this type and root, unless it is there; `sync` puts it on the disk for good.
+
+        A file that an earlier process left is read and compared: a power cut may have spoilt what was not synced.
+        """
         name = file_name(root, type)
         if name not in self._present:
-            if self.folder.size(name) is None:
-                self.folder.write(name, [header(type), _bytes(np.ascontiguousarray(array))])
+            if not self._holds(type, root):
+                self.folder.write(name, [header(type), _bytes(np.ascontiguousarray(array))], durable=False)
             self._present.add(name)
 
-    def has(self, type: TensorType, root: bytes) -> bool:
-        """Whether a file of the right size is there; its content is checked by `get`."""
-        size = self.folder.size(file_name(root, type))
-        return size is not None and size == len(header(type)) + type.nbytes
+    def _holds(self, type: TensorType, root: bytes) -> bool:
+        try:
+            self.get(type, root, "tensor")
+        except BundleError:
+            return False
+        return True
 
     def get(self, type: TensorType, root: bytes, what: str) -> Array:
         """The tensor; `what` names it in errors. Raises MissingDataError, BundleError, or ContentMismatchError."""

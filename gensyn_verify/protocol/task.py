@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from gensyn_verify.backends.arrays import Array, check_array, check_arrays
+from gensyn_verify.backends.arrays import Array, check_arrays
 from gensyn_verify.errors import BundleError, MalformedError
 from gensyn_verify.program.encoding import MAX_PROGRAM_BYTES, decode, encode
 from gensyn_verify.program.merkle import leaf_digest, merkle_path, merkle_root
@@ -346,8 +346,19 @@ def _with_origins(folder: Folder, program: Program) -> Program:
 # ---- from a captured training step ------------------------------------------------------------------------------
 
 
+class Captured(Protocol):
+    """What a task needs of a captured training step; `frontend.Captured` is one."""
+
+    @property
+    def program(self) -> Program: ...
+    @property
+    def state(self) -> Mapping[str, Array]: ...
+    @property
+    def schedule(self) -> Callable[[int], Mapping[str, Array]]: ...
+
+
 def make_task(
-    captured: Any,
+    captured: Captured,
     data: Mapping[str, Array],
     *,
     steps: int,
@@ -357,8 +368,28 @@ def make_task(
     path: str | os.PathLike[str],
     policy: Policy | None = None,
 ) -> Task:
-    """A task bundle at `path` from `frontend.trace_step`'s result and data [rows, ...] by batch input name."""
-    raise NotImplementedError
+    """A task bundle at `path` from a captured training step and its data.
 
-
-__all__ = ["Policy", "Sampler", "Task", "check_array", "make_task", "open_task", "write_task"]
+    `captured` has `program`, `state` and `schedule(step)` for steps counted from 1, as `frontend.trace_step` gives it.
+    `data` are carrier arrays [rows, ...] by name of batch input. `seed`: below 2^64, of the order of batches.
+    """
+    if not 0 <= seed < 1 << 64:
+        raise MalformedError(f"seed {seed} is not from 0 to 2^64 - 1")
+    if not 1 <= steps <= MAX_STEPS:
+        raise MalformedError(f"{steps} steps; expected 1 to 2^40")
+    rows = {name: array.shape[0] if array.ndim else 0 for name, array in data.items()}
+    if len(set(rows.values())) != 1:
+        raise MalformedError(f"the data's first dimensions must be one number of rows, found {rows}")
+    per_step = [captured.schedule(step) for step in range(1, steps + 1)]
+    schedule = {name: np.stack([scalars[name] for scalars in per_step]) for name in per_step[0]}
+    return write_task(
+        path,
+        captured.program,
+        captured.state,
+        data=data,
+        schedule=schedule,
+        sampler=Sampler((seed & 0xFFFFFFFF, seed >> 32), next(iter(rows.values())), batch_size),
+        steps=steps,
+        interval=interval,
+        policy=policy,
+    )

@@ -98,15 +98,15 @@ def chi_square(observed: np.ndarray, expected: float) -> float:
 
 @pytest.mark.parametrize("rows", [3, 4, 5])
 def test_all_orders_of_few_rows_are_equally_frequent(rows: int) -> None:
-    count = 60 * math.factorial(rows)
+    count = 15 * math.factorial(rows)
     found = Counter(tuple(int(x) for x in permute(np.arange(rows), rows, (5, rows), e)) for e in range(count))
     observed = np.array([found[p] for p in permutations(range(rows))])
-    assert abs(chi_square(observed, 60)) < 5
+    assert abs(chi_square(observed, 15)) < 5
 
 
-@pytest.mark.parametrize("rows", [7, 97, 1000])
+@pytest.mark.parametrize("rows", [7, 97, 500])
 def test_every_position_holds_every_row_equally_often(rows: int) -> None:
-    epochs = 200_000 // rows
+    epochs = 700
     table = np.stack([permute(np.arange(rows), rows, (9, 9), e) for e in range(epochs)])
     for position in (0, rows // 2, rows - 1):
         cells = np.bincount(table[:, position] * 7 // rows, minlength=7)

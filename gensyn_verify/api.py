@@ -1,0 +1,105 @@
+"""The functions of the package's first page. Only `capture` and `compile` import torch.
+
+capture     a PyTorch training step and its data -> task
+solve       task -> run
+replay      run -> report
+compile     a training step for a loop of one's own
+record      that loop -> run
+open_task, open_run
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gensyn_verify.errors import CaptureError
+from gensyn_verify.protocol.record import INTERVAL, record
+from gensyn_verify.protocol.replay import replay
+from gensyn_verify.protocol.run import open_run
+from gensyn_verify.protocol.sampler import Sampler
+from gensyn_verify.protocol.solve import solve
+from gensyn_verify.protocol.task import Policy, Task, make_task, open_task
+
+if TYPE_CHECKING:
+    import torch
+
+    from gensyn_verify.frontend import Step
+
+
+def capture(
+    model: torch.nn.Module,
+    loss_fn: Callable[..., Any],
+    optimizer: torch.optim.Optimizer,
+    data: Any,
+    *,
+    steps: int,
+    batch_size: int,
+    path: str | os.PathLike[str],
+    seed: int = 0,
+    interval: int = INTERVAL,
+    policy: Policy | None = None,
+    lr: Callable[[int], Any] | None = None,
+    loss_takes_model: bool = False,
+) -> Task:
+    """A task bundle at `path`: train `model` with `optimizer` on `data` for `steps` steps of `batch_size` rows.
+
+    `data` are tensors or NumPy arrays whose first dimension counts the rows: (inputs, *targets), or any nest of them
+    with `loss_takes_model`. `seed` orders the batches and feeds dropout. `interval` is in steps between checkpoints.
+    `lr(step)` gives the learning rate of step 1, 2, ...; without it the optimizer's rates stay as they are.
+    Model and optimizer are read, not changed. Raises CaptureError for what cannot be captured.
+    """
+    import torch
+    from torch.utils import _pytree as pytree
+
+    from gensyn_verify.frontend import trace_step
+    from gensyn_verify.frontend.capture import name_batch
+    from gensyn_verify.frontend.tensors import to_array
+
+    def tensor(x: Any) -> Any:
+        return x if isinstance(x, torch.Tensor) else torch.as_tensor(x)
+
+    data = pytree.tree_map(tensor, list(data) if isinstance(data, tuple | list) else data)
+    names, tensors = name_batch(data)
+    rows = _rows(names, tensors)
+    if not 1 <= batch_size <= rows:
+        raise CaptureError(f"a batch of {batch_size} from {rows} rows of data")
+    if not 0 <= seed < 1 << 64:
+        raise CaptureError(f"seed {seed} is not from 0 to 2^64 - 1")
+    first = torch.from_numpy(Sampler((seed & 0xFFFFFFFF, seed >> 32), rows, batch_size).indices(0))
+    example = pytree.tree_map(lambda t: t[first], data)
+    captured = trace_step(model, loss_fn, optimizer, example, lr, loss_takes_model=loss_takes_model, seed=seed)
+    wanted = captured.program.inputs_of("batch")
+    arrays = {n: to_array(t, f"data {n!r}") for n, t in zip(names, tensors, strict=True) if n in wanted}
+    return make_task(
+        captured, arrays, steps=steps, batch_size=batch_size, seed=seed, interval=interval, path=path, policy=policy
+    )
+
+
+def _rows(names: tuple[str, ...], tensors: list[torch.Tensor]) -> int:
+    """The common first dimension."""
+    shapes = {name: list(t.shape) for name, t in zip(names, tensors, strict=True)}
+    found = {shape[0] if shape else 0 for shape in shapes.values()}
+    if len(found) != 1:
+        raise CaptureError(f"the first dimension of the data must count the rows, one number for all; found {shapes}")
+    return int(found.pop())
+
+
+def compile(
+    model: torch.nn.Module,
+    loss_fn: Callable[..., Any],
+    optimizer: torch.optim.Optimizer,
+    lr: Callable[[int], Any] | None = None,
+    **options: Any,
+) -> Step:
+    """A training step that runs on the engine and trains `model` in place: `loss = step(batch)`.
+
+    Options as of `gensyn_verify.frontend.compile`.
+    """
+    from gensyn_verify.frontend import compile as frontend_compile
+
+    return frontend_compile(model, loss_fn, optimizer, lr, **options)
+
+
+__all__ = ["capture", "compile", "open_run", "open_task", "record", "replay", "solve"]
