@@ -218,6 +218,8 @@ class Update:
             if m.taken + steps == 0:
                 self.optimizer.state.pop(m.parameter, None)
                 continue
+            if not m.slots:
+                continue
             own = self.optimizer.state[m.parameter]
             if self.family is ADAM:
                 if "step" not in own:

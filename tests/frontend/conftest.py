@@ -1,5 +1,8 @@
-"""PyTorch on one thread: the models are tiny, and its pool would compete with the engine's."""
+"""One thread for PyTorch and for the engine: the models are tiny, and two pools would compete."""
 
 import torch
 
+from gensyn_verify import _native
+
 torch.set_num_threads(1)
+_native.set_threads(1)

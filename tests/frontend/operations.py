@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -34,61 +35,78 @@ class Case:
     shapes: tuple[Shape, ...]
     draw: Callable[[Tensor], Tensor] = lambda x: x
     extra: Callable[[torch.Generator], Sequence[Tensor]] = lambda g: ()
+    sums: bool = False  # sums of products: what their errors are relative to is the sum of the absolute products
 
-    def inputs(self, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    def inputs(self, seed: int) -> list[Tensor]:
+        """Float inputs, then the fixed ones."""
         g = torch.Generator().manual_seed(seed)
-        return [self.draw(torch.randn(s, generator=g)) for s in self.shapes], list(self.extra(g))
+        return [*(self.draw(torch.randn(s, generator=g)) for s in self.shapes), *self.extra(g)]
 
-
-def with_gradients(case: Case, seed: int) -> Callable[[list[Tensor], list[Tensor]], list[Tensor]]:
-    """All floating results of the case and the gradients of a fixed random combination of them."""
-
-    def run(inputs: list[Tensor], fixed: list[Tensor]) -> list[Tensor]:
-        leaves = [x.detach().requires_grad_() for x in inputs]
-        results = case.f(*leaves, *fixed)
-        outputs = [r for r in (results if isinstance(results, (tuple, list)) else [results])]
-        smooth = [r for r in outputs if r.requires_grad]
-        if not smooth:
-            return [r.detach() for r in outputs]
+    def weights(self, seed: int) -> list[Tensor]:
+        """One random tensor a result: the loss is the sum of the products."""
         g = torch.Generator().manual_seed(seed + 1000)
-        weights = [torch.randn(r.shape, generator=g).to(r.dtype) for r in smooth]
-        grads = torch.autograd.grad(smooth, leaves, weights, allow_unused=True)
-        return [r.detach() for r in outputs] + [x for x in grads if x is not None]
+        return [torch.randn(r.shape, generator=g) for r in self.results(self.inputs(0))]
 
-    return run
+    def results(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        results = self.f(*inputs)
+        return list(results) if isinstance(results, (tuple, list)) else [results]
+
+    def with_gradients(self, inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+        """All results, and the gradients of the loss by those inputs that it depends on."""
+        n = len(self.shapes)
+        leaves = [x.detach().requires_grad_() for x in inputs[:n]]
+        results = self.results([*leaves, *inputs[n:]])
+        smooth = [(r, w.to(r.dtype)) for r, w in zip(results, weights, strict=True) if r.requires_grad]
+        grads: Sequence[Any] = ()
+        if smooth:
+            total = sum(((r * w).sum() for r, w in smooth), torch.zeros(()))
+            grads = torch.autograd.grad(total, leaves, allow_unused=True)
+        return [*(r.detach() for r in results), *(x for x in grads if x is not None)]
 
 
-def graph_of(case: Case, seed: int) -> fx.GraphModule:
-    """The functional ATen graph of results and gradients."""
-    inputs, fixed = case.inputs(seed)
-    run = with_gradients(case, seed)
+@cache
+def graph_of(name: str) -> fx.GraphModule:
+    """The functional ATen graph of results and gradients; its inputs are those of the case, then the weights."""
+    case = CASES[name]
+    examples = [*case.inputs(0), *case.weights(0)]
+    n = len(case.inputs(0))
 
     def flat(*tensors: Tensor) -> list[Tensor]:
-        return run(list(tensors[: len(inputs)]), list(tensors[len(inputs) :]))
+        return case.with_gradients(tensors[:n], tensors[n:])
 
-    first = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs, *fixed)
-    second = make_fx(functionalize(first, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
-    return second(*inputs, *fixed)
+    first = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+
+    def pure(*tensors: Tensor) -> Any:
+        return fx.Interpreter(first).run(*tensors, enable_io_processing=False)
+
+    second = make_fx(functionalize(pure, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
+    return second(*examples)
 
 
-def on_engine(case: Case, seed: int, backend: str) -> list[np.ndarray[Any, Any]]:
-    """Results and gradients as a program computes them."""
-    inputs, fixed = case.inputs(seed)
-    graph = graph_of(case, seed)
-    g = Builder()
-    step = g.input("state", "step", TensorType(Dtype.u32, ()))
-    g.output("state", "step", step)
-    names = [f"in{n}" for n in range(len(inputs) + len(fixed))]
-    values = [g.input("batch", n, tensor_type(t)) for n, t in zip(names, [*inputs, *fixed], strict=True)]
-    context = Context(g, step, seed)
-    results = lower(graph, values, context, range(len(graph.graph.find_nodes(op="output")[0].args[0])))
-    for n, r in enumerate(results):
-        g.output("metric", f"out{n:03}", r if isinstance(r, Value) else context.value(r))
-    executor = backends.make(backend, g.build())
-    executor.load({**context.added_state, "step": np.array(0, np.uint32)})
-    batch = {n: to_array(t, n) for n, t in zip(names, [*inputs, *fixed], strict=True)}
-    metrics = executor.step(batch, {})
-    return [metrics[name] for name in sorted(metrics)]
+class Engine:
+    """A case as a program on one backend."""
+
+    def __init__(self, name: str, backend: str) -> None:
+        self.case, graph = CASES[name], graph_of(name)
+        examples = [*self.case.inputs(0), *self.case.weights(0)]
+        g = Builder()
+        step = g.input("state", "step", TensorType(Dtype.u32, ()))
+        g.output("state", "step", step)
+        self.names = [f"in{n}" for n in range(len(examples))]
+        values = [g.input("batch", n, tensor_type(t)) for n, t in zip(self.names, examples, strict=True)]
+        context = Context(g, step, seed=0)
+        (output,) = graph.graph.find_nodes(op="output")
+        for n, r in enumerate(lower(graph, values, context, range(len(output.args[0])))):
+            g.output("metric", f"out{n:03}", r if isinstance(r, Value) else context.value(r))
+        self.executor = backends.make(backend, g.build())
+        self.executor.load({**context.added_state, "step": np.array(0, np.uint32)})
+
+    def __call__(self, seed: int) -> list[np.ndarray[Any, Any]]:
+        """Results and gradients."""
+        tensors = [*self.case.inputs(seed), *self.case.weights(seed)]
+        batch = {n: to_array(t, n) for n, t in zip(self.names, tensors, strict=True)}
+        metrics = self.executor.step(batch, {})
+        return [metrics[name].copy() for name in sorted(metrics)]
 
 
 def _integers(high: int, *shapes: Shape) -> Callable[[torch.Generator], list[Tensor]]:
@@ -117,7 +135,7 @@ IMAGE, ROWS = (3, 4, 9, 8), (33, 70)
 def _changed(x: Tensor) -> Tensor:
     y = x.clone()
     y[:, 1] += 1
-    y[1:, ::2].mul_(y[1:, 1::2])
+    y[1:, ::2].mul_(2)
     return y.transpose(0, 1).contiguous().view(-1)
 
 
@@ -125,32 +143,31 @@ def _conv(*args: Any, **kwargs: Any) -> Callable[..., Tensor]:
     return lambda x, w, *b: F.conv2d(x, w, *b, *args, **kwargs)
 
 
-def _against_target(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda x, y: loss(x, y)
-
+SumCase = partial(Case, sums=True)
 
 CASES: dict[str, Case] = {
     # ---- matrix products
-    "mm": Case(lambda a, b: a @ b, ((7, 300), (300, 5))),
-    "mm of transposes": Case(lambda a, b: a.t() @ b.t(), ((300, 7), (5, 300))),
-    "bmm": Case(lambda a, b: a @ b, ((3, 7, 40), (3, 40, 5))),
-    "bmm of permuted views": Case(lambda a, b: a.permute(1, 2, 0) @ b.transpose(1, 2), ((40, 3, 7), (3, 5, 40))),
-    "linear": Case(F.linear, ((6, 4, 50), (8, 50), (8,))),
-    "addmm": Case(lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2), ((5,), (4, 60), (60, 5))),
-    "baddbmm": Case(lambda c, a, b: torch.baddbmm(c, a, b), ((3, 4, 5), (3, 4, 60), (3, 60, 5))),
-    "mv": Case(torch.mv, ((9, 80), (80,))),
-    "dot": Case(torch.dot, ((600,), (600,))),
+    "mm": SumCase(lambda a, b: a @ b, ((7, 300), (300, 5))),
+    "mm of transposes": SumCase(lambda a, b: a.t() @ b.t(), ((300, 7), (5, 300))),
+    "mm over a long axis": SumCase(lambda a, b: a @ b, ((9, 3000), (3000, 8))),
+    "bmm": SumCase(lambda a, b: a @ b, ((3, 7, 40), (3, 40, 5))),
+    "bmm of permuted views": SumCase(lambda a, b: a.permute(1, 2, 0) @ b.transpose(1, 2), ((40, 3, 7), (3, 5, 40))),
+    "linear": SumCase(F.linear, ((6, 4, 50), (8, 50), (8,))),
+    "addmm": SumCase(lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2), ((5,), (4, 60), (60, 5))),
+    "baddbmm": SumCase(torch.baddbmm, ((3, 4, 5), (3, 4, 60), (3, 60, 5))),
+    "mv": SumCase(torch.mv, ((9, 80), (80,))),
+    "dot": SumCase(torch.dot, ((600,), (600,))),
     # ---- convolution
-    "conv2d": Case(_conv(), (IMAGE, (6, 4, 3, 3), (6,))),
-    "conv2d padded": Case(_conv(padding=2), (IMAGE, (6, 4, 3, 2))),
-    "conv2d strided": Case(_conv(stride=(2, 3), padding=(1, 0)), (IMAGE, (6, 4, 3, 3))),
-    "conv2d dilated": Case(_conv(dilation=2, padding=1), (IMAGE, (6, 4, 3, 3))),
-    "conv2d grouped": Case(_conv(groups=2, stride=2, padding=1), (IMAGE, (6, 2, 3, 3), (6,))),
-    "conv2d depthwise": Case(_conv(groups=4, padding=1), (IMAGE, (4, 1, 3, 3))),
-    "conv2d 1x1 strided": Case(_conv(stride=2), (IMAGE, (6, 4, 1, 1))),
-    "conv2d padding beyond kernel": Case(_conv(padding=3, stride=2), (IMAGE, (6, 4, 2, 2))),
-    "conv1d": Case(lambda x, w: F.conv1d(x, w, stride=2, padding=1), ((3, 4, 11), (5, 4, 3))),
-    "conv_transpose2d": Case(
+    "conv2d": SumCase(_conv(), (IMAGE, (6, 4, 3, 3), (6,))),
+    "conv2d padded": SumCase(_conv(padding=2), (IMAGE, (6, 4, 3, 2))),
+    "conv2d strided": SumCase(_conv(stride=(2, 3), padding=(1, 0)), (IMAGE, (6, 4, 3, 3))),
+    "conv2d dilated": SumCase(_conv(dilation=2, padding=1), (IMAGE, (6, 4, 3, 3))),
+    "conv2d grouped": SumCase(_conv(groups=2, stride=2, padding=1), (IMAGE, (6, 2, 3, 3), (6,))),
+    "conv2d depthwise": SumCase(_conv(groups=4, padding=1), (IMAGE, (4, 1, 3, 3))),
+    "conv2d 1x1 strided": SumCase(_conv(stride=2), (IMAGE, (6, 4, 1, 1))),
+    "conv2d padding beyond kernel": SumCase(_conv(padding=3, stride=2), (IMAGE, (6, 4, 2, 2))),
+    "conv1d": SumCase(lambda x, w: F.conv1d(x, w, stride=2, padding=1), ((3, 4, 11), (5, 4, 3))),
+    "conv_transpose2d": SumCase(
         lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1, groups=2),
         (IMAGE, (4, 3, 3, 3), (6,)),
     ),
@@ -191,7 +208,7 @@ CASES: dict[str, Case] = {
     "lerp by a tensor": Case(torch.lerp, (ROWS, ROWS, ROWS), _probabilities),
     "maximum": Case(lambda x, y: torch.maximum(x, y) * torch.minimum(x, y + 1), (ROWS, ROWS)),
     "clamp": Case(lambda x: x.clamp(-0.5, 0.7) + x.clamp_min(0.1) * x.clamp_max(0.2), (ROWS,)),
-    "clamp by tensors": Case(lambda x, a, b: torch.clamp(x, a, b), (ROWS, ROWS, ROWS)),
+    "clamp by tensors": Case(torch.clamp, (ROWS, ROWS, ROWS)),
     # ---- elementary functions
     "exp": Case(torch.exp, (ROWS,), _wide),
     "expm1": Case(torch.expm1, (ROWS,)),
@@ -231,8 +248,8 @@ CASES: dict[str, Case] = {
     "softplus": Case(lambda x: F.softplus(x, beta=2.0, threshold=3.0), (ROWS,)),
     "logsigmoid": Case(F.logsigmoid, (ROWS,)),
     # ---- reductions
-    "sum": Case(lambda x: (x.sum(), x.sum(1), x.sum((0, 2), keepdim=True)), ((20, 30, 7),)),
-    "mean": Case(lambda x: (x.mean(), x.mean(-1), x.mean((0, 2), keepdim=True)), ((20, 30, 7),)),
+    "sum": SumCase(lambda x: (x.sum(), x.sum(1), x.sum((0, 2), keepdim=True)), ((20, 30, 7),)),
+    "mean": SumCase(lambda x: (x.mean(), x.mean(-1), x.mean((0, 2), keepdim=True)), ((20, 30, 7),)),
     "var": Case(lambda x: (x.var(), x.var(1, keepdim=True), x.var((0, 2), correction=0)), ((20, 30, 7),)),
     "var_mean": Case(lambda x: torch.var_mean(x, (0, 2)), ((20, 30, 7),)),
     "std": Case(lambda x: x.std(1), ((20, 30, 7),)),
@@ -267,7 +284,7 @@ CASES: dict[str, Case] = {
         lambda x, y: (F.mse_loss(x, y), F.mse_loss(x, y, reduction="none"), F.mse_loss(x, y, reduction="sum")),
         (ROWS, ROWS),
     ),
-    "l1_loss": Case(_against_target(F.l1_loss), (ROWS, ROWS)),
+    "l1_loss": Case(F.l1_loss, (ROWS, ROWS)),
     "smooth_l1_loss": Case(lambda x, y: F.smooth_l1_loss(x, y, beta=0.7), (ROWS, ROWS)),
     "huber_loss": Case(lambda x, y: F.huber_loss(x, y, delta=0.7), (ROWS, ROWS)),
     "binary_cross_entropy": Case(lambda x, y: F.binary_cross_entropy(x, y.detach()), (ROWS, ROWS), _probabilities),
@@ -281,7 +298,7 @@ CASES: dict[str, Case] = {
     ),
     # ---- indexing
     "embedding": Case(
-        lambda w, i: F.embedding(i, w, padding_idx=2), ((9, 5),), extra=lambda g: _integers(9, (6, 8))(g)
+        lambda w, i: F.embedding(i, w, padding_idx=2), ((9, 5),), extra=_integers(9, (6, 8))
     ),
     "gather": Case(lambda x, i: torch.gather(x, 1, i), ((6, 9),), extra=_integers(9, (6, 4))),
     "scatter_add": Case(
@@ -289,10 +306,17 @@ CASES: dict[str, Case] = {
     ),
     "index": Case(lambda x, i, j: (x[i], x[:, j], x[i, j]), ((9, 9, 4),), extra=_integers(9, (3, 7), (7,))),
     "index by negative numbers": Case(lambda x, i: x[:, i - 5], ((4, 5, 3),), extra=_integers(10, (2, 6))),
+    "scatter": Case(
+        lambda x, y, i: (x.scatter(1, i, y), x.scatter(0, i, 0.3)), ((6, 9), (6, 1)), extra=_integers(6, (6, 1))
+    ),
+    "index_add": Case(
+        lambda x, y, i: torch.index_add(x, 1, i, y, alpha=0.5), ((4, 6), (4, 12)), extra=_integers(6, (12,))
+    ),
     "index_select": Case(lambda x, i: x.index_select(1, i), ((4, 9),), extra=_integers(9, (12,))),
     # ---- shape
     "views": Case(
-        lambda x: x.view(6, -1).unsqueeze(1).squeeze(1).t().reshape(3, -1).flatten().detach() * x.flatten(), ((2, 3, 8),)
+        lambda x: x.view(6, -1).unsqueeze(1).squeeze(1).t().reshape(3, -1).flatten().detach() * x.flatten(),
+        ((2, 3, 8),),
     ),
     "expand": Case(lambda x: x.expand(4, 3, 5) * 2, ((3, 1),)),
     "permute": Case(lambda x: x.permute(2, 0, 1).transpose(0, 1).contiguous().view(-1, 2), ((2, 3, 4),)),
@@ -309,7 +333,7 @@ CASES: dict[str, Case] = {
     "triangles": Case(lambda x: x.tril(1) - x.triu(-1), ((4, 5),)),
     # ---- conversions and factories
     "conversions": Case(
-        lambda x, i, b: (x.to(torch.int64), i.float() * x, b.to(torch.float32) - x, i.to(torch.bool), i.to(torch.uint8)),
+        lambda x, i, b: (x.long(), i.float() * x, b.float() - x, i.bool(), i.byte()),
         ((4, 5),),
         _wide,
         lambda g: [torch.randint(0, 9, (4, 5), generator=g), torch.rand(4, 5, generator=g) < 0.5],
@@ -321,5 +345,8 @@ CASES: dict[str, Case] = {
         + torch.eye(5)[:4] + torch.linspace(0, 1, 5) + x.new_full((1,), 2.0) + torch.zeros_like(x).fill_(4.0),
         ((4, 5),),
     ),
-    "assembled": Case(lambda x: torch.empty_like(x).copy_(x * 2) + x.new_zeros(4, 5).add_(x), ((4, 5),)),
+    "assembled": Case(
+        lambda x: torch.empty_like(x).copy_(x * 2) + x.new_zeros(4, 5).add_(x) + torch.empty(4, 5).copy_(x), ((4, 5),)
+    ),
+    "as_strided": Case(lambda x: (2 * x).as_strided((10, 2), (2, 1)).detach(), ((4, 5),)),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gensyn_verify.errors import CaptureError
-from gensyn_verify.frontend.context import Context, Operand
+from gensyn_verify.frontend.context import Context, Number, Operand
 from gensyn_verify.program import Dtype, Scalar, TensorType, Value
 
 
@@ -47,13 +47,25 @@ def gather(c: Context, x: Operand, dim: int, index: Operand, sparse: bool = Fals
 def scatter_add(c: Context, x: Operand, dim: int, index: Operand, source: Operand) -> Value:
     """x with source[.., i, ..] added at [.., index[.., i, ..], ..] along one axis, in ascending source order."""
     x, index, source = c.value(x), c.value(index), c.value(source)
-    if not x.shape:
-        return c.elementwise(lambda x, s: x + s, x, c.g.reshape(source, ()))
     n = x.type.elements
     source = c.g.slice(source, (0,) * len(index.shape), index.shape)
     flat = _along(c, x.shape, dim % len(x.shape), index)
     added = c.g.scatter_add(c.g.reshape(source, (-1,)), c.g.reshape(flat, (-1,)), n)
-    return c.elementwise(lambda x, s: x + s, x, c.g.reshape(added, x.shape))
+    return c.map(lambda x, s: x + s, x, c.g.reshape(added, x.shape), out=x.type)
+
+
+def scatter(c: Context, x: Operand, dim: int, index: Operand, source: Operand) -> Value:
+    """x with a number, or source[.., i, ..], in place of [.., index[.., i, ..], ..] along one axis."""
+    x, index = c.value(x), c.value(index)
+    if not isinstance(source, (int, float)) and index.shape and index.shape[dim] != 1:
+        raise CaptureError("assignment through an index tensor has no order for equal indices and is not supported")
+    ones = c.g.full(index.shape, 1.0)
+    zeros = c.g.full(x.shape, 0.0)
+    hits = scatter_add(c, zeros, dim, index, ones)
+    if isinstance(source, (int, float)):
+        return c.g.map(lambda n, x: x.builder.select(n > 0.0, source, x), hits, x, dtype=x.dtype)
+    values = c.cast(scatter_add(c, zeros, dim, index, c.value(source)), x.dtype)
+    return c.g.map(lambda n, v, x: x.builder.select(n > 0.0, v, x), hits, values, x, dtype=x.dtype)
 
 
 def _along(c: Context, shape: Sequence[int], dim: int, index: Value) -> Value:
@@ -127,15 +139,17 @@ def _joined(c: Context, shape: Sequence[int], indices: Sequence[Operand | None])
     return axes[0], given, c.g.map(place, *given, dtype=Dtype.i32)
 
 
+def index_add(c: Context, x: Operand, dim: int, index: Operand, source: Operand, alpha: Number = 1) -> Value:
+    """x with alpha source[.., i, ..] added at [.., index[i], ..], in ascending source order."""
+    x, source = c.value(x), c.value(source)
+    dim %= len(x.shape)
+    front = [dim, *(a for a in range(len(x.shape)) if a != dim)]
+    added = c.g.scatter_add(c.g.permute(source, front), c.value(index), x.shape[dim])
+    back = [front.index(a) for a in range(len(x.shape))]
+    return c.elementwise(lambda x, a: x + (a if alpha == 1 else a * alpha), x, c.g.permute(added, back))
+
+
 def index_select(c: Context, x: Operand, dim: int, which: Operand) -> Value:
     x = c.value(x)
     indices: list[Operand | None] = [None] * (dim % len(x.shape)) + [which]
     return index(c, x, indices)
-
-
-def one_hot_compare(c: Context, classes: int, labels: Value) -> Value:
-    """[..., classes] i32: 1 at the label."""
-    column = c.g.reshape(labels, (*labels.shape, 1))
-    numbers = c.indices(np.arange(classes))
-    out = TensorType(Dtype.i32, (*labels.shape, classes))
-    return c.map(lambda t, n: t.equals(n), column, numbers, out=out)

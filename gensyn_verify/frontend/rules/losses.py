@@ -176,29 +176,6 @@ def _sign(x: Scalar) -> Scalar:
     return b.select(x > 0.0, 1.0, b.select(x < 0.0, -1.0, x))
 
 
-def bce_with_logits(
-    c: Context,
-    x: Operand,
-    y: Operand,
-    weight: Operand | None = None,
-    positive: Operand | None = None,
-    reduction: int = MEAN,
-) -> Value:
-    """(1 - y) x + (1 + (positive - 1) y) (log1p(exp(-|x|)) + max(-x, 0)), times weight."""
-    extra = [t for t in (weight, positive) if t is not None]
-
-    def f(x: Scalar, y: Scalar, *given: Scalar) -> Scalar:
-        rest = iter(given)
-        scale = next(rest) if weight is not None else None
-        soft = functions.log1p(functions.exp(-x.abs())) + (-x).max(0.0)
-        if positive is not None:
-            soft = soft * x.builder.fma(next(rest) - 1.0, y, 1.0)
-        loss = (1.0 - y) * x + soft
-        return loss if scale is None else loss * scale
-
-    return _reduced(c, f, (x, y, *extra), reduction)
-
-
 def bce(c: Context, p: Operand, y: Operand, weight: Operand | None = None, reduction: int = MEAN) -> Value:
     """-(y log p + (1 - y) log(1 - p)), logarithms at least -100, times weight."""
 
