@@ -1,10 +1,13 @@
-"""A training task that uses all seven node kinds, every dtype and the published functions, and needs no torch.
+"""Training tasks that every machine must commit to alike.
 
-A convolutional and embedding classifier with dropout, layer normalisation and momentum. What one machine commits to
-after training it, every machine must. As a script:
+`machine` uses all seven node kinds, every dtype and the published functions, and needs no torch: a convolutional and
+embedding classifier with dropout, layer normalisation and momentum. Where torch is there, `mlp` and `cnn` are captured
+from PyTorch. As a script:
 
-    machine_task.py write FOLDER              the task bundles, one a name
-    machine_task.py solve FOLDER [--hostile]  solves them all; one line of JSON: name -> run commitment, and the machine
+    machine_task.py write FOLDER             the task bundles, one a name
+    machine_task.py solve FOLDER [FLAG ...]  solves them all once a flag, and prints the run commitments and the machine
+                                             as a line of JSON. Flags: 2 (threads), 2-hostile (the caller flushes
+                                             subnormals and rounds toward zero); without flags as the environment says
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import json
 import platform
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +184,46 @@ def write(folder: Path, steps: int = STEPS) -> Task:
     )
 
 
+def capture(folder: Path) -> None:
+    """An MLP under AdamW and a small CNN under SGD with Nesterov momentum, as a submitter would write them."""
+    import torch
+    from torch import nn
+
+    import gensyn_verify as gv
+
+    rng = np.random.default_rng(7)
+    image = torch.from_numpy(rng.standard_normal((ROWS, 1, SIDE, SIDE)).astype(np.float32))
+    label = torch.from_numpy(rng.integers(0, CLASSES, ROWS))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        mlp = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 48), nn.GELU(), nn.Linear(48, CLASSES))
+        cnn = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.Tanh(), nn.AvgPool2d(2),
+            nn.Flatten(), nn.Linear(8, CLASSES),
+        )  # fmt: skip
+    adamw = torch.optim.AdamW(mlp.parameters(), lr=2e-3, weight_decay=0.05)
+    sgd = torch.optim.SGD(cnn.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, nesterov=True)
+    for name, model, optimizer in (("mlp", mlp, adamw), ("cnn", cnn, sgd)):
+        gv.capture(
+            model,
+            nn.CrossEntropyLoss(),
+            optimizer,
+            (image, label),
+            steps=STEPS,
+            batch_size=BATCH,
+            path=folder / name,
+            interval=INTERVAL,
+        )
+
+
+def write_all(folder: Path) -> list[str]:
+    """The names of the tasks written: `machine`, and the captured ones where torch is installed."""
+    write(folder / "machine")
+    if find_spec("torch") is not None:
+        capture(folder)
+    return sorted(p.name for p in folder.iterdir())
+
+
 def solve_all(folder: Path) -> dict[str, str]:
     """The run commitment of every task bundle in a folder, by name."""
     found = {}
@@ -193,20 +237,21 @@ def solve_all(folder: Path) -> dict[str, str]:
 
 def main(command: str, folder: str, *flags: str) -> None:
     if command == "write":
-        write(Path(folder) / "machine")
+        print(*write_all(Path(folder)))
         return
     from gensyn_verify import _native
 
-    before = _native.raw_control_register()
-    if "--hostile" in flags:
-        _native.set_control_register(HOSTILE)
-    try:
+    for flag in flags or [str(_native.get_threads())]:
+        threads, _, hostile = flag.partition("-")
+        _native.set_threads(int(threads))
+        before = _native.raw_control_register()
+        if hostile:
+            _native.set_control_register(HOSTILE)
         runs = solve_all(Path(folder))
-    finally:
         left = _native.raw_control_register()
         _native.set_control_register(before)
-    machine = {"isa": _native.isa(), "threads": _native.get_threads(), "control": left, "processor": platform.machine()}
-    print(json.dumps({"runs": runs, **machine}))
+        machine = {"isa": _native.isa(), "threads": _native.get_threads(), "processor": platform.machine()}
+        print(json.dumps({"runs": runs, "control": left, **machine}), flush=True)
 
 
 if __name__ == "__main__":

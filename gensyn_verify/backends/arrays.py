@@ -50,7 +50,8 @@ def widen(stored: Array, dtype: Dtype) -> Array:
     if dtype is Dtype.bf16:
         return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
     if dtype is Dtype.f16:
-        return stored.astype(np.float32)
+        with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN like any other
+            return stored.astype(np.float32)
     if dtype is Dtype.u8:
         return stored.astype(np.uint32)
     return stored

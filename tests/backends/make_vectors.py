@@ -561,7 +561,7 @@ def reduce_case(why: str, name: str, x: Json, axes: Sequence[int] = (0,), dtype:
     right = agree(why, to_bits(y), exact_reduce(op, array, source))
     case["result"] = tensor(op.dtype, y.shape, right)
     wrong = {}
-    if name == "sum" and source is Dtype.f32 and op.dtype is Dtype.f32 and array.ndim == 1 and array.size:
+    if name == "sum" and source is Dtype.f32 and op.dtype is Dtype.f32 and array.ndim == 1 and 0 < array.size < 5000:
         for mistake, total in WRONG_SUMS.items():
             found = [exact.narrow(total(to_bits(array)), exact.F32)]
             if found != right:

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# The package on aarch64, emulated: builds the native kernels (NEON and portable) with a cross compiler, runs them under
+# qemu-user against the definition and the published vectors, and solves the tasks of tests/machine_task.py, whose run
+# commitments must equal those of this machine.
+#
+#     .ci/aarch64.sh [PYTHON]        PYTHON (default .venv/bin/python) has gensyn_verify, cmake, ninja, pybind11 and pip
+#
+# Needs the Debian packages qemu-user, g++-aarch64-linux-gnu, python3 and a network for the first run. Debian's arm64
+# Python and its libraries are fetched by an apt of its own, which writes nothing outside of build/aarch64 and needs no
+# root; nothing is installed on this machine. Later runs reuse what is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+build=$root/build/aarch64
+python=$(realpath -s "${1:-.venv/bin/python}")
+isas=(neon portable)
+
+say() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
+
+for tool in qemu-aarch64 aarch64-linux-gnu-g++ apt-get dpkg-deb; do
+    command -v "$tool" >/dev/null || {
+        echo "aarch64: $tool is missing; install the Debian packages qemu-user and g++-aarch64-linux-gnu" >&2
+        exit 1
+    }
+done
+mkdir -p "$build"
+
+# ---- Debian's Python for arm64, unpacked into a sysroot
+
+# shellcheck disable=SC1091
+release=$(. /etc/os-release && echo "$ID-$VERSION_CODENAME")
+[[ $release == debian-* ]] || {
+    echo "aarch64: this lane takes Python and the C++ library for arm64 from Debian; the system is $release" >&2
+    exit 1
+}
+release=${release#debian-}
+sysroot=$build/sysroot-$release
+
+if [[ ! -e $sysroot/.complete ]]; then
+    say "fetching Python for Debian $release, arm64"
+    rm -rf "$sysroot" "$build/apt"
+    mkdir -p "$sysroot" "$build/apt/lists/partial" "$build/apt/archives/partial"
+    : >"$build/apt/status"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $release main" \
+        >"$build/apt/sources.list"
+    cat >"$build/apt/apt.conf" <<END
+APT::Architecture "arm64";
+APT::Architectures { "arm64"; };
+APT::Install-Recommends "false";
+APT::Sandbox::User "$(id -un)";
+Dir::State "$build/apt";
+Dir::State::status "$build/apt/status";
+Dir::Cache "$build/apt";
+Dir::Etc::sourcelist "$build/apt/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+END
+    export APT_CONFIG=$build/apt/apt.conf
+    apt-get -qq update
+    apt-get -qq -y --download-only install python3-minimal libpython3-dev libstdc++6 >/dev/null
+    for package in "$build"/apt/archives/*.deb; do dpkg-deb -x "$package" "$sysroot"; done
+    touch "$sysroot/.complete"
+fi
+
+interpreter=$(compgen -G "$sysroot/usr/bin/python3.[0-9]*" | head -n 1)
+version=${interpreter##*/python}
+
+# ---- wheels: NumPy for aarch64, the rest is pure Python
+
+site=$build/site-$version
+if [[ ! -e $site/.complete ]]; then
+    say "fetching wheels"
+    rm -rf "$site"
+    "$python" -m pip --disable-pip-version-check install --quiet --target "$site" --only-binary :all: \
+        --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
+        --implementation cp --python-version "$version" \
+        "numpy>=1.26" "fsspec>=2024.2" "tqdm>=4.66" "pytest>=8" "hypothesis>=6.100"
+    touch "$site/.complete"
+fi
+
+# ---- the package: Python files of this tree, and native kernels for aarch64
+
+say "building the kernels"
+rm -rf "$build/package"
+mkdir -p "$build/package"
+cp -r gensyn_verify "$build/package/"
+find "$build/package" \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
+PATH=$(dirname "$python"):$PATH
+cmake -S . -B "$build/native" -G Ninja -Wno-dev --log-level=WARNING \
+    -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+    -DCMAKE_CXX_FLAGS="-idirafter $sysroot/usr/include" -DCMAKE_BUILD_TYPE=Release -DGV_WERROR=ON \
+    -DPython_EXECUTABLE="$python" -DPython_INCLUDE_DIR="$sysroot/usr/include/python$version" \
+    -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >/dev/null
+cmake --build "$build/native" --target _native
+cp "$(find "$build/native" -maxdepth 1 -name '_native*.so')" "$build/package/gensyn_verify/_native.so"
+
+emulated() { # ISA, then a Python command line
+    GENSYN_VERIFY_ISA=$1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=$build/package:$site PYTHONDONTWRITEBYTECODE= \
+        qemu-aarch64 -L "$sysroot" "$interpreter" "${@:2}"
+}
+
+cd "$build"
+emulated neon -P -c "
+import platform; from gensyn_verify import _native
+assert platform.machine() == 'aarch64' and _native.supported_isas() == ['neon', 'portable'], _native.supported_isas()"
+
+# ---- vectors, and kernels against the definition
+
+say "vectors and definition, ${isas[*]}"
+emulated neon -P -m pytest -q -p no:cacheprovider -c "$root/pyproject.toml" --rootdir "$root" -o addopts= \
+    "$root"/tests/backends/test_{vectors,threads,dot,reduce,layout,gather_random}.py \
+    -k "not (agree_on or fork or sizes_beyond or threads_split or random_reductions or chains_of)"
+
+# ---- the same tasks, the same run commitments
+
+say "run commitments"
+rm -rf "$build/tasks"
+"$python" "$root/tests/machine_task.py" write "$build/tasks"
+wanted=$("$python" "$root/tests/machine_task.py" solve "$build/tasks")
+echo "$wanted"
+for isa in "${isas[@]}"; do
+    found=$(emulated "$isa" -P "$root/tests/machine_task.py" solve "$build/tasks" 1 3)
+    echo "$found"
+    "$python" - "$isa" "$wanted" "$found" <<'END'
+import json, sys
+wanted, *found = map(json.loads, "\n".join(sys.argv[2:]).splitlines())
+assert [(f["isa"], f["threads"], f["processor"]) for f in found] == [(sys.argv[1], n, "aarch64") for n in (1, 3)]
+assert wanted["runs"] and all(f["runs"] == wanted["runs"] for f in found), "the run commitments differ"
+END
+done
+say "aarch64 gives the same run commitments: ${isas[*]}, one thread and three"
