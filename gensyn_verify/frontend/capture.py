@@ -16,9 +16,9 @@ from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend import optimizers
 from gensyn_verify.frontend.context import Builder, Context
 from gensyn_verify.frontend.lowering import lower
-from gensyn_verify.frontend.tensors import tensor_type, to_array, write_array
+from gensyn_verify.frontend.tensors import check_dtype, tensor_type, to_array, write_array
 from gensyn_verify.frontend.trace import StepModule, Traced, buffers_of, parameters_of, trace
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value
+from gensyn_verify.program import Dtype, Program, TensorType, Value
 
 STEP = "step"
 
@@ -123,6 +123,9 @@ def trace_step(
         raise CaptureError("a dict has no first tensor: pass loss_takes_model=True and a loss_fn(model, batch)")
     names, leaves = name_batch(batch)
     parameters, buffers = parameters_of(step), buffers_of(step)
+    for role, tensors in (("param", parameters), ("buffer", buffers), ("batch", dict(zip(names, leaves, strict=True)))):
+        for name, tensor in tensors.items():
+            check_dtype(tensor, f"{role} {name!r}")
     update = optimizers.read(optimizer, parameters)
     traced = trace(step, batch, names, [m.name for m in update.members])
     program, update, added = _write(traced, update, leaves, torch.initial_seed() if seed is None else seed)
@@ -150,9 +153,9 @@ def _write(
     entries = [f"param.{n}" for n in traced.parameters] + [f"buffer.{n}" for n in traced.buffers]
     inputs: list[Value] = []
     for name, node in zip(entries, placeholders, strict=False):
-        inputs.append(_input(g, "state", name, node.meta["val"]))
+        inputs.append(g.input("state", name, tensor_type(node.meta["val"])))
     for name, leaf in zip(traced.batch, leaves, strict=True):
-        inputs.append(_input(g, "batch", name, leaf))
+        inputs.append(g.input("batch", name, tensor_type(leaf)))
     given = len(traced.gradients)
     wanted = range(1 + given + len(entries))
     loss, *results = lower(traced.graph, inputs, context, wanted)
@@ -167,10 +170,3 @@ def _write(
         g.output("state", f"buffer.{name}", context.value(after[f"buffer.{name}"]))
     g.output("metric", "loss", context.value(loss))
     return g.build(), update, context.added_state
-
-
-def _input(g: ProgramBuilder, role: str, name: str, tensor: Tensor) -> Value:
-    try:
-        return g.input(role, name, tensor_type(tensor))
-    except CaptureError as error:
-        raise CaptureError(f"{role} {name!r}: {error}") from None

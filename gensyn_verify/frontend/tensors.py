@@ -37,15 +37,20 @@ def tensor_type(tensor: Tensor) -> TensorType:
     return TensorType(stored_dtype(tensor.dtype), tuple(tensor.shape))
 
 
+def check_dtype(tensor: Tensor, what: str) -> Dtype:
+    """The element type of `tensor`; CaptureError naming `what` where there is none."""
+    try:
+        return stored_dtype(tensor.dtype)
+    except CaptureError as error:
+        raise CaptureError(f"{what}: {error}") from None
+
+
 def to_array(tensor: Tensor, what: str) -> Array:
     """A copy of `tensor` in its carrier, C-contiguous; int64 becomes int32 if every value fits.
 
     Raises CaptureError, naming `what`, for other devices, sparse layouts, dtypes without a place, values out of range.
     """
-    try:
-        dtype = stored_dtype(tensor.dtype)
-    except CaptureError as error:
-        raise CaptureError(f"{what}: {error}") from None
+    dtype = check_dtype(tensor, what)
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
         raise CaptureError(f"{what}: expected a dense tensor on the cpu, found {tensor.layout} on {tensor.device}")
     dense = tensor.detach().resolve_conj().resolve_neg().contiguous()

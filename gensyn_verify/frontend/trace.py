@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.utils import _pytree as pytree
@@ -130,9 +131,10 @@ def trace(step: StepModule, batch: Any, batch_names: Sequence[str], gradients: S
         except CaptureError:
             raise
         except Exception as error:
+            advice = "\nshapes and control flow must not depend on the values of tensors" if _needs_data(error) else ""
             raise CaptureError(
-                f"the training step cannot be traced at {recorder.origin.describe()}\n{type(error).__name__}: {error}\n"
-                "shapes and control flow must not depend on the values of tensors"
+                f"the training step cannot be traced at {recorder.origin.describe()}\n"
+                f"{type(error).__name__}: {error}{advice}"
             ) from error
         _refuse_hidden_state(first)
         interpreter = _KeepOrigins(first)
@@ -144,6 +146,11 @@ def trace(step: StepModule, batch: Any, batch_names: Sequence[str], gradients: S
         second = make_fx(functionalize(pure, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
         graph = second(*(t.detach() for t in flat))
     return Traced(graph, tuple(parameters), tuple(buffers), tuple(batch_names), tuple(gradients))
+
+
+def _needs_data(error: BaseException) -> bool:
+    """Whether tracing failed for want of a tensor's values."""
+    return "DataDependent" in type(error).__name__ or isinstance(error, DynamicOutputShapeException)
 
 
 def _check_loss(loss: Any) -> None:

@@ -257,6 +257,11 @@ CASES: dict[str, Case] = {
     "max": Case(lambda x: (x.max(), x.min(), *x.max(1), *x.min(-1, keepdim=True)), ((20, 30, 7),)),
     "argmax": Case(lambda x: (x.argmax(), x.argmax(1), x.argmin(0, keepdim=True)), ((20, 30),)),
     "any": Case(lambda x: ((x > 1).any(), (x > 0).all(1), (x > 2).any(0)), ((20, 30),)),
+    "logsumexp": Case(lambda x: (x.logsumexp(1), (9 * x).logsumexp((0, 2), keepdim=True)), ((20, 30, 7),)),
+    "vector norms": Case(
+        lambda x: (x.norm(), torch.linalg.vector_norm(x, dim=1), F.normalize(x, dim=-1), x.norm(1, dim=0)), ((9, 8, 7),)
+    ),
+    "norm": Case(lambda x: F.pairwise_distance(x[0], x[1]), ((2, 9, 8),)),
     "softmax": Case(lambda x: F.softmax(3 * x, 1), ((20, 30, 7),)),
     "log_softmax": Case(lambda x: F.log_softmax(3 * x, -1), (ROWS,)),
     # ---- losses

@@ -47,7 +47,7 @@ def convolution(
     output_padding: Ints,
     groups: int,
 ) -> Value:
-    """aten.convolution; a transposed one is the input gradient of the plain one."""
+    """Windows times weights; a transposed convolution is the input gradient of the plain one."""
     x, weight = c.value(x), c.value(weight)
     geometry = Geometry.of(stride, padding, dilation, groups, len(x.shape) - 2)
     if transposed:

@@ -50,7 +50,7 @@ def mul(c: Context, x: Operand, y: Operand) -> Value:
 
 
 def div(c: Context, x: Operand, y: Operand, rounding_mode: str | None = None) -> Value:
-    """Quotient; rounded modes only for floats, as the machine has no integer division."""
+    """Quotient, always of floats; rounding modes are not supported."""
     if rounding_mode is None:
         return c.elementwise(lambda x, y: x / y, x, y)
     raise CaptureError(f"rounding_mode={rounding_mode!r} is not supported")

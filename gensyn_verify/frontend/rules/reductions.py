@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend.context import Context, Number, Operand, axes_of
 from gensyn_verify.program import Dtype, Reg, Scalar, TensorType, Value, functions
 from gensyn_verify.program.types import Shape
@@ -22,7 +23,7 @@ def _float(c: Context, x: Operand) -> Value:
 
 
 def total(c: Context, x: Operand, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
-    """aten.sum."""
+    """Floats are added in f32, everything else in i32."""
     x = _float(c, x) if c.type.dtype.is_float else c.value(x)
     return c.cast(c.sum(x, axes_of(dim, len(x.shape)), keepdim), c.type.dtype)
 
@@ -80,7 +81,7 @@ def extreme(name: str, with_position: bool = False) -> Any:
 
 
 def maximum(c: Context, x: Operand, *args: Any) -> Any:
-    """aten.max: of everything, along one axis with positions, or of two tensors."""
+    """Of everything, along one axis with positions, or of two tensors."""
     return _extreme_overload(c, "max", x, *args)
 
 
@@ -120,6 +121,26 @@ def _quantifier(c: Context, name: str, x: Operand, dim: Any, keepdim: bool) -> V
     return c.cast(c.g.reduce(name, flags, axes, keepdim) if axes else flags, c.type.dtype)
 
 
+def vector_norm(
+    c: Context, x: Operand, ord: Number = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Value:
+    """The 1-norm: sum of absolute values; the 2-norm: square root of the sum of squares."""
+    x = _float(c, x)
+    axes = axes_of(dim, len(x.shape))
+    wide = TensorType(Dtype.f32, x.shape)
+    if ord == 1:
+        return c.cast(c.sum(c.map(lambda x: x.abs(), x, out=wide), axes, keepdim), c.type.dtype)
+    if ord == 2:
+        return c.elementwise(lambda s: s.sqrt(), c.sum(c.map(lambda x: x * x, x, out=wide), axes, keepdim))
+    raise CaptureError(f"the norm of order {ord} is not supported: 1 and 2 are")
+
+
+def norm(
+    c: Context, x: Operand, p: Number | None = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Value:
+    return vector_norm(c, x, 2 if p is None else p, dim, keepdim)
+
+
 # ---- softmax: max, subtract, exp, sum, divide -------------------------------------------------------------------
 
 
@@ -143,6 +164,17 @@ def log_softmax(c: Context, x: Operand, dim: int, half_to_float: bool = False) -
     top, _, sums, _ = _shifted(c, x, dim)
     logs = c.map(functions.log, sums, out=sums.type)
     return c.elementwise(lambda x, m, log: (x - m) - log, x, top, logs)
+
+
+def log_sum_exp(c: Context, x: Operand, dim: Any, keepdim: bool = False) -> Value:
+    """max + log(sum of exp(x - max)); a maximum that is infinite is the result, and nothing is subtracted."""
+    x = _float(c, x)
+    axes = axes_of(dim, len(x.shape))
+    top = c.cast(c.g.reduce("max", x, axes, True) if axes else x, Dtype.f32)
+    shift = c.map(lambda m: m.builder.select(m.abs() < math.inf, m, 0.0), top, out=top.type)
+    powers = c.map(lambda x, m: functions.exp(x - m), x, shift, out=TensorType(Dtype.f32, x.shape))
+    result = c.map(lambda s, m: functions.log(s) + m, c.sum(powers, axes, True), shift, out=top.type)
+    return c.cast(c.g.reshape(result, c.type.shape), c.type.dtype)
 
 
 def softmax_backward(c: Context, grad: Operand, y: Operand, dim: int, dtype: Any = None) -> Value:
