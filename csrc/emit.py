@@ -32,7 +32,12 @@ def operations() -> str:
     for op in OPERATIONS.values():
         types = ", ".join(VECTOR[r] for r in (op.result, *op.operands))
         lines.append(f"    X{len(op.operands)}({identifier(op.name)}, {types})")
-    return HEADER + "#define GV_OPERATIONS(X1, X2, X3) \\\n" + " \\\n".join(lines) + "\n"
+    return (
+        HEADER
+        + f"constexpr int operation_count = {len(OPERATIONS)};\n#define GV_OPERATIONS(X1, X2, X3) \\\n"
+        + " \\\n".join(lines)
+        + "\n"
+    )
 
 
 def literal(constant: Constant) -> str:
@@ -44,11 +49,13 @@ def loop(number: int, name: str, program: ScalarProgram) -> str:
     """The program as a function over whole vectors: every load of an element precedes its stores."""
     types = [VECTOR[t] for t in program.value_types]
     inputs, first = len(program.inputs), len(program.inputs) + len(program.constants)
+    # Every input is read: the machine takes a published program for a step, whose operands are these inputs.
     used = {v for i in program.code for v in i.args} | set(program.outputs)
+    assert used.issuperset(range(inputs)), f"published program {name} does not read all of its inputs"
     head = [f"const {types[inputs + n]} v{inputs + n} = {literal(c)};" for n, c in enumerate(program.constants)]
-    head += [f"const Operand x{n} = x[{n}];" for n in range(inputs) if n in used]
+    head += [f"const Operand x{n} = x[{n}];" for n in range(inputs)]
     head += [f"uint32_t* const y{n} = y[{n}];" for n in range(len(program.outputs))]
-    body = [f"const {types[n]} v{n} = load<{types[n]}>(x{n}.at + i * x{n}.step);" for n in range(inputs) if n in used]
+    body = [f"const {types[n]} v{n} = load<{types[n]}>(x{n}.at + i * x{n}.step);" for n in range(inputs)]
     for n, instruction in enumerate(program.code, first):
         args = ", ".join(f"v{a}" for a in instruction.args)
         body.append(f"const {types[n]} v{n} = {identifier(instruction.op)}({args});")

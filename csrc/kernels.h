@@ -24,21 +24,28 @@ struct DotArgs {
     bool transpose_a, transpose_b;
 };
 
-// A scalar program. Values are numbered: inputs, constants, then one an instruction. Registers and the compiled twin
-// are found once, by scalar_code.cpp.
+// What the machine of map.cpp does next: operation `op`, or from `operation_count` on a program compiled ahead of time.
+struct Step {
+    uint16_t op, result, args[3];  // value numbers
+};
+
+// A scalar program. Values are numbered: inputs, constants, then one an instruction. The last four members are found
+// once, by scalar_code.cpp.
 struct ScalarCode {
     int n_inputs, n_constants, n_instructions, n_outputs;
     const uint32_t* constants;   // bits
     const uint16_t* code;        // n_instructions x 4: operation code, arg0, arg1, arg2
     const uint16_t* outputs;     // value numbers
     const uint8_t* value_types;  // register type of every value
-    const uint16_t* registers;   // of every instruction's value
+    const Step* steps;
+    int n_steps;
+    const uint16_t* registers;  // of every step's result
     int n_registers;
     int compiled;  // number of the equal program that was compiled ahead of time, or -1
 };
 
-// outputs[o][e] = program(inputs...[broadcast e]) for elements begin <= e < end of `shape` in row-major order; strides are
-// in elements, 0 along broadcast axes; outputs contiguous. An output may lie over an input of its type that is read
+// outputs[o][e] = program(inputs...[broadcast e]) for elements begin <= e < end of `shape` in row-major order; strides
+// are in elements, 0 along broadcast axes; outputs contiguous. An output may lie over an input of its type that is read
 // unbroadcast.
 struct MapArgs {
     const ScalarCode* program;
@@ -54,8 +61,8 @@ struct MapArgs {
 
 enum class Reduction : uint8_t { sum = 0, max = 1, min = 2, argmax = 3, argmin = 4 };
 
-// y[o] for begin <= o < end over row-major kept axes = reduction, in row-major order of the reduced axes, of x; strides in
-// elements.
+// y[o] for begin <= o < end over row-major kept axes = reduction, in row-major order of the reduced axes, of x; strides
+// in elements.
 struct ReduceArgs {
     Reduction op;
     int kept_rank, reduced_rank;

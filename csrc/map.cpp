@@ -114,6 +114,11 @@ struct Plan {
     int registers() const { return compiled ? p.n_outputs : p.n_registers; }
     int values() const { return p.n_inputs + (compiled ? 0 : p.n_constants + p.n_instructions); }
 
+    // Whether a block reads one element of the input for all of its own.
+    bool uniform(int i) const {
+        return walk[i] == Walk::same || (walk[i] == Walk::row && strides[i][box.rank - 1] == 0);
+    }
+
   private:
     Walk how(int i) {
         const int64_t* s = strides[i];
@@ -145,8 +150,13 @@ class Machine {
             store(at, splat(boolean ? 0u - p.constants[v - p.n_inputs] : p.constants[v - p.n_inputs]));
             values_[v] = {at, 0};
         }
-        for (int n = 0; n < p.n_instructions; n++)
-            values_[p.n_inputs + p.n_constants + n] = {registers_ + p.registers[n] * plan.block, W};
+        for (int i = 0; i < p.n_inputs; i++) values_[i].step = plan.uniform(i) ? 0 : W;
+        for (int k = 0; k < p.n_steps; k++) {
+            const Step& s = p.steps[k];
+            // Of values that are one for all elements, one vector is computed.
+            const int64_t varies = values_[s.args[0]].step | values_[s.args[1]].step | values_[s.args[2]].step;
+            values_[s.result] = {registers_ + p.registers[k] * plan.block, varies};
+        }
     }
 
     static size_t bytes(const Plan& plan) {
@@ -179,11 +189,15 @@ class Machine {
 
     void run_code(int64_t e, int64_t n) {
         const ScalarCode& p = plan_.p;
-        const Operand* results = values_ + p.n_inputs + p.n_constants;
-        for (int k = 0; k < p.n_instructions; k++) {
-            const uint16_t* c = p.code + 4 * k;
-            const Operand x[3] = {values_[c[1]], values_[c[2]], values_[c[3]]};
-            loops[c[0]](const_cast<uint32_t*>(results[k].at), x, (n + W - 1) / W);
+        for (int k = 0; k < p.n_steps; k++) {
+            const Step& s = p.steps[k];
+            const Operand x[3] = {values_[s.args[0]], values_[s.args[1]], values_[s.args[2]]};
+            uint32_t* const to = const_cast<uint32_t*>(values_[s.result].at);
+            const int64_t vectors = values_[s.result].step ? (n + W - 1) / W : 1;
+            if (s.op < operation_count)
+                loops[s.op](to, x, vectors);
+            else
+                published_loops[s.op - operation_count](vectors, x, &to);
         }
         for (int o = 0; o < p.n_outputs; o++) store_elements(dtype(o), output(o, e), values_[p.outputs[o]], n);
     }

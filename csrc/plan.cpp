@@ -15,7 +15,7 @@ namespace gv {
 
 struct Plan::Scalar {
     ScalarProgramData data;
-    std::vector<uint16_t> registers;
+    Schedule schedule;
     ScalarCode code;
 };
 
@@ -128,20 +128,22 @@ int Plan::scalar_program(ScalarProgramData data) {
     auto s = std::make_unique<Scalar>();
     s->data = std::move(data);
     const ScalarProgramData& d = s->data;
-    s->code = {d.inputs,
-               int(d.constants.size()),
-               int(d.code.size() / 4),
-               int(d.outputs.size()),
-               d.constants.data(),
-               d.code.data(),
-               d.outputs.data(),
-               d.types.data(),
-               nullptr,
-               0,
-               -1};
-    s->code.n_registers = allocate_registers(s->code, s->registers);
-    s->code.registers = s->registers.data();
-    s->code.compiled = find_published(s->code);
+    ScalarCode& c = s->code;
+    c = {};
+    c.n_inputs = d.inputs;
+    c.n_constants = int(d.constants.size());
+    c.n_instructions = int(d.code.size() / 4);
+    c.n_outputs = int(d.outputs.size());
+    c.constants = d.constants.data();
+    c.code = d.code.data();
+    c.outputs = d.outputs.data();
+    c.value_types = d.types.data();
+    s->schedule = schedule(c);
+    c.steps = s->schedule.steps.data();
+    c.n_steps = int(s->schedule.steps.size());
+    c.registers = s->schedule.registers.data();
+    c.n_registers = s->schedule.n_registers;
+    c.compiled = find_published(c);
     scalars_.push_back(std::move(s));
     return int(scalars_.size()) - 1;
 }

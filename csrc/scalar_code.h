@@ -1,4 +1,5 @@
-// What is decided once for a scalar program: the register of every value, and whether it was compiled ahead of time.
+// What is decided once for a scalar program: which steps the machine takes, the register of every result, and whether
+// all of it was compiled ahead of time.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -7,14 +8,20 @@
 
 namespace gv {
 
-// Registers for the values of instructions: one is free again after its value's last reader, and for that reader's own
-// result, since lanes do not meet. Outputs keep theirs. Returns the number of registers; `of` holds one an instruction.
-int allocate_registers(const ScalarCode& p, std::vector<uint16_t>& of);
+struct Schedule {
+    std::vector<Step> steps;
+    std::vector<uint16_t> registers;  // of every step's result
+    int n_registers = 0;
+};
+
+// The instructions in order, except that a part which is a published program (exp, tanh ...) becomes one step, and
+// what nobody reads is left out. The steps' order is the instructions'.
+Schedule schedule(const ScalarCode& p);
 
 // The number of the program of program/published.py that equals p, input types and all, or -1.
 int find_published(const ScalarCode& p);
 
-// For tests: off, programs planned from now on run in the virtual machine even where a compiled one exists.
+// For tests: off, programs planned from now on are run instruction by instruction.
 void use_published(bool on);
 
 const char* const* operation_names();  // in code order, then null
