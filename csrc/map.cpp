@@ -153,14 +153,16 @@ class Machine {
         for (int i = 0; i < p.n_inputs; i++) values_[i].step = plan.uniform(i) ? 0 : W;
         for (int k = 0; k < p.n_steps; k++) {
             const Step& s = p.steps[k];
-            // Of values that are one for all elements, one vector is computed.
+            // Of values that are one for all elements, one vector is computed: beside the registers, since a register
+            // may be reused by a step that is still reading it.
             const int64_t varies = values_[s.args[0]].step | values_[s.args[1]].step | values_[s.args[2]].step;
-            values_[s.result] = {registers_ + p.registers[k] * plan.block, varies};
+            values_[s.result] = {varies ? registers_ + p.registers[k] * plan.block : at + k * W, varies};
         }
     }
 
     static size_t bytes(const Plan& plan) {
-        const int64_t words = plan.p.n_inputs * plan.staging + plan.registers() * plan.block + plan.p.n_constants * W;
+        const int64_t words =
+            plan.p.n_inputs * plan.staging + plan.registers() * plan.block + (plan.p.n_constants + plan.p.n_steps) * W;
         return header_bytes(plan) + size_t(words) * 4;
     }
 
