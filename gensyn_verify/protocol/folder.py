@@ -142,8 +142,12 @@ class LocalFolder:
     def write(self, name: str, parts: Sequence[Buffer], durable: bool = True) -> None:
         _check(name)
         sub, _, base = name.rpartition("/")
-        if not durable:
-            self._unsynced.setdefault(sub, []).append(base)
+        try:
+            self._write(sub, base, parts, durable)
+        except OSError as error:
+            raise BundleError(f"{self.url}: {name} cannot be written: {error.strerror}") from None
+
+    def _write(self, sub: str, base: str, parts: Sequence[Buffer], durable: bool) -> None:
         temporary = f"{_TEMPORARY}{os.getpid()}-{next(self._serial)}"
         with self._directory(sub, create=True) as directory:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=directory)
@@ -154,6 +158,8 @@ class LocalFolder:
                 if durable:
                     os.fsync(fd)
             os.rename(temporary, base, src_dir_fd=directory, dst_dir_fd=directory)
+        if not durable:
+            self._unsynced.setdefault(sub, []).append(base)
 
     def sync(self, sub: str) -> None:
         """Many files flushed at once cost the disk little more than one."""

@@ -81,7 +81,7 @@ class Recorder:
             f"{self._out}/{TASK_FOLDER}", captured.program, state, interval=self._interval, policy=self._policy
         )
         writer = RunWriter(
-            task, self._out, self._identity, salt=self._salt, resume=False, environment=environment("recorded")
+            task, self._out, self._identity, salt=self._salt, resume=False, environment=environment("cpu")
         )
         self._writer = self._exit.enter_context(writer)
         self._reloads = self._step.reloads

@@ -63,6 +63,8 @@ def replay(
         raise BundleError(f"{run.url} does not carry its task: give the task bundle it claims to solve")
     audit = _Audit(run, run.task, commitment, solver, secrets.token_bytes(32) if beacon is None else beacon)
     policy = run.task.policy
+    if run.carries_task:
+        audit.notes.append("the task came with the run: whether it is the work agreed upon, its digest tells")
     if audit.identify() and audit.read_log():
         audit.check_commitment()
         audit.check_checkpoints()

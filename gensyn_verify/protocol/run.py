@@ -37,7 +37,7 @@ from gensyn_verify.protocol.identity import SIGNATURE_BYTES, Identity
 from gensyn_verify.protocol.roots import Group, constants, roots_of
 from gensyn_verify.protocol.steps import Layout, Segment, StepRecord
 from gensyn_verify.protocol.store import TensorStore
-from gensyn_verify.protocol.task import MAX_STEPS, Task, open_task
+from gensyn_verify.protocol.task import MAX_STEPS, TASK_FILE, Task, open_task
 
 FORMAT = "gensyn_verify.run"
 COMMITMENT_FORMAT = "gensyn_verify.commitment"
@@ -68,12 +68,13 @@ class Commitment:
 
 @dataclass(frozen=True)
 class Run:
-    """A run bundle, finished or not. `task` is known where the caller gave it or the run was recorded."""
+    """A run bundle, finished or not. `task` is known where the caller gave it or the run carries it (recorded runs)."""
 
     folder: Folder
     header: Header
     commitment: Commitment | None
     task: Task | None = None
+    carries_task: bool = False
     store: TensorStore = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -158,16 +159,17 @@ def open_run(path: str | os.PathLike[str], task: Task | str | os.PathLike[str] |
     header = _read_header(folder)
     if header is None:
         raise BundleError(f"{folder.url} holds no run: {RUN_FILE} is missing")
-    if task is None:
-        task = _embedded_task(folder)
-    elif not isinstance(task, Task):
+    carried = _carried_task(folder) if task is None else None
+    if task is not None and not isinstance(task, Task):
         task = open_task(task)
-    return Run(folder, header, _read_commitment(folder), task)
+    return Run(folder, header, _read_commitment(folder), task or carried, carries_task=carried is not None)
 
 
-def _embedded_task(folder: Folder) -> Task | None:
+def _carried_task(folder: Folder) -> Task | None:
+    if isinstance(folder, LocalFolder) and (folder.path / TASK_FOLDER).is_symlink():
+        raise BundleError(f"{folder.url}: {TASK_FOLDER} is a symbolic link; a bundle has none")
     inner = open_folder(f"{folder.url}/{TASK_FOLDER}")
-    return open_task(inner) if inner.size("task.json") is not None else None
+    return open_task(inner) if inner.size(TASK_FILE) is not None else None
 
 
 def _read_header(folder: Folder) -> Header | None:
@@ -406,8 +408,11 @@ def _locked(folder: Folder) -> Iterator[None]:
     if not isinstance(folder, LocalFolder):
         yield
         return
-    folder.path.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise BundleError(f"{folder.url} cannot be written: {error.strerror}") from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -423,7 +428,13 @@ def environment(backend: str) -> dict[str, str]:
         version = importlib.metadata.version("gensyn_verify")
     except importlib.metadata.PackageNotFoundError:
         version = "unpackaged"
+    native = {}
+    if backend == "cpu":
+        from gensyn_verify import _native
+
+        native = {"isa": _native.isa(), "threads": str(_native.get_threads())}
     return {
+        **native,
         "backend": backend,
         "gensyn_verify": version,
         "machine": platform.machine(),

@@ -19,6 +19,7 @@ from gensyn_verify.protocol import manifest
 from gensyn_verify.protocol.limits import check_memory, peak_bytes
 from gensyn_verify.protocol.replay import replay
 from gensyn_verify.protocol.run import Run, open_run
+from gensyn_verify.protocol.solve import solve
 from gensyn_verify.protocol.store import file_name
 from gensyn_verify.protocol.task import Task, open_task, write_task
 
@@ -434,6 +435,13 @@ def test_run_tells_how_far_it_got_without_its_task(honest: Run) -> None:
 
 def test_task_is_not_written_over_another(bundle: Path) -> None:
     refused(lambda: linear_task(bundle), "holds a task already")
+
+
+def test_folder_that_cannot_be_written_is_one_clear_error(task: Task, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        refused(lambda: solve(task, out, backend="reference"), str(out))  # noqa: B023
+        refused(lambda: linear_task(out), str(out))  # noqa: B023
 
 
 @pytest.mark.parametrize(

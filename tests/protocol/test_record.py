@@ -66,6 +66,7 @@ def test_recorded_loop_is_verified_without_any_other_task(tmp_path: Path) -> Non
     report = replay(tmp_path / "run", everything=True, backend="reference")
     assert report.verdict is Verdict.VERIFIED
     assert report.steps_replayed == 10
+    assert "the task came with the run" in report.notes[0]
 
 
 def test_the_same_batch_is_stored_once(tmp_path: Path) -> None:
@@ -151,6 +152,16 @@ def test_recording_over_a_run_is_refused(tmp_path: Path) -> None:
         loop(0)
     with pytest.raises(BundleError, match="holds a run already"), record(loop, tmp_path / "run"):
         loop(1)
+
+
+def test_task_of_a_run_behind_a_link_is_refused(tmp_path: Path) -> None:
+    loop = Loop()
+    with record(loop, tmp_path / "run"):
+        loop(0)
+    (tmp_path / "run" / "task").rename(tmp_path / "elsewhere")
+    (tmp_path / "run" / "task").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="symbolic link"):
+        open_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize(("role", "name"), [("batch", "x"), ("batch", "label"), ("scalar", "lr")])
