@@ -16,7 +16,7 @@ from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend import optimizers
 from gensyn_verify.frontend.context import Builder, Context
 from gensyn_verify.frontend.lowering import lower
-from gensyn_verify.frontend.tensors import check_dtype, tensor_type, to_array, write_array
+from gensyn_verify.frontend.tensors import check_dtype, holds, tensor_type, to_array, write_array
 from gensyn_verify.frontend.trace import StepModule, Traced, buffers_of, parameters_of, trace
 from gensyn_verify.program import Dtype, Program, TensorType, Value
 
@@ -65,6 +65,13 @@ class Captured:
         for name, tensor in [*self.parameters.items(), *self.buffers.items()]:
             write_array(state[_entry(name, self.parameters)], tensor.detach())
         self.update.store(state, int(state[STEP]))
+
+    def holds(self, state: Mapping[str, Array]) -> bool:
+        """Whether module, loss function and optimizer hold exactly this engine state: nobody wrote into them since."""
+        own = [*self.parameters.items(), *self.buffers.items()]
+        return all(holds(tensor, state[_entry(name, self.parameters)]) for name, tensor in own) and self.update.holds(
+            state
+        )
 
     def read_state(self, step: int) -> dict[str, Array]:
         """The engine state that the captured model and optimizer have now, as of `step`; the reverse of `store`."""

@@ -10,7 +10,7 @@ the optimizer's state hold the results, so evaluation, checkpoints and learning-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,8 +53,7 @@ class Step:
         self._lr = lr
         self._backend = backend
         self._executor: backends.Executor | None = None
-        self._modes: list[bool] = []
-        self._versions: list[int] = []
+        self._parts: list[Any] = []
         self._taken = 0
         self._reloads = 0
 
@@ -72,10 +71,9 @@ class Step:
         """Capture with this batch's shapes, if that has not happened; runs nothing."""
         if self.captured is None:
             self.captured = self._capture(batch)
-            self._modes = self._training_modes()
+            self._parts = self._parts_now()
             self._executor = backends.make(self._backend, self.captured.program)
             self._executor.load(self.captured.state)
-            self._versions = self._tensor_versions(self.captured)
         return self.captured
 
     def __call__(self, batch: Any) -> Tensor:
@@ -85,7 +83,7 @@ class Step:
         assert executor is not None
         self._check_unchanged(captured)
         arrays = captured.batch_arrays(batch)
-        if self._versions != self._tensor_versions(captured):  # the user wrote into the module or the optimizer
+        if not captured.holds(executor.state()):  # the user wrote into the module or the optimizer
             executor.load(captured.read_state(self._taken))
             self._reloads += 1
         number = self._taken + 1
@@ -95,28 +93,22 @@ class Step:
         self._taken = number
         state = executor.state()
         captured.store(state)
-        self._versions = self._tensor_versions(captured)
         for listener in self.listeners:
             listener(number, arrays, scalars, state, metrics)
         return torch.tensor(float(metrics["loss"]))
 
     def _check_unchanged(self, captured: Captured) -> None:
-        if self._modes != self._training_modes():
+        if self._parts != self._parts_now():
             raise CaptureError(
-                "a module switched between train() and eval() since the step was captured; switch it back"
+                "the model changed since the step was captured: a module switched between train() and eval(), or a "
+                "parameter was replaced, frozen or unfrozen; undo that or compile the step again"
             )
-        captured.update.check_unchanged()
+        captured.update.check_unchanged(self.steps)
 
-    def _training_modes(self) -> list[bool]:
-        return [m.training for m in self._model.modules()]
-
-    def _tensor_versions(self, captured: Captured) -> list[int]:
-        """Counters that grow with every write into a tensor of the module or the optimizer."""
-        tensors: list[Any] = [*captured.parameters.values(), *captured.buffers.values()]
-        for m in captured.update.members:
-            own: Mapping[str, Any] = captured.update.optimizer.state.get(m.parameter, {})
-            tensors += [own.get(slot) for slot in m.slots]
-        return [x for t in tensors if t is not None for x in (id(t), t._version)]
+    def _parts_now(self) -> list[Any]:
+        """What a captured program takes for granted of the module."""
+        modes = [m.training for m in self._model.modules()]
+        return modes + [(id(p), p.requires_grad) for p in self._model.parameters()]
 
 
 def compile(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.errors import CaptureError
-from gensyn_verify.frontend.tensors import tensor_type, to_array, write_array
+from gensyn_verify.frontend.tensors import holds, to_array, write_array
 from gensyn_verify.program import Dtype, ProgramBuilder, Scalar, TensorType, Value
 
 Group = Mapping[str, Any]
@@ -214,6 +214,7 @@ class Update:
 
     def store(self, state: Mapping[str, Array], steps: int) -> None:
         """Put the slots after `steps` steps of the program back into the torch optimizer."""
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers warn where no step was taken
         for m in self.members:
             if m.taken + steps == 0:
                 self.optimizer.state.pop(m.parameter, None)
@@ -230,8 +231,24 @@ class Update:
                     own[slot] = torch.zeros_like(m.parameter, memory_format=torch.preserve_format)
                 write_array(state[f"optim.{slot}.{m.name}"], own[slot])
 
-    def check_unchanged(self) -> None:
-        """Raise CaptureError if a hyperparameter other than the learning rate differs from the captured one."""
+    def holds(self, state: Mapping[str, Array]) -> bool:
+        """Whether the torch optimizer has exactly the slots of an engine state; slots not filled yet are left out."""
+        own = [(m, slot, self.optimizer.state.get(m.parameter, {}).get(slot)) for m in self.members for slot in m.slots]
+        return all(tensor is None or holds(tensor, state[f"optim.{slot}.{m.name}"]) for m, slot, tensor in own)
+
+    def check_unchanged(self, steps: int) -> None:
+        """Raise CaptureError if the torch optimizer is not the captured one after `steps` steps of the program.
+
+        Its learning rates and the values of its slots may differ, its other hyperparameters and step counts may not.
+        """
+        for m in self.members:
+            expected = m.taken + steps if self.family is ADAM else min(m.taken + steps, 1)
+            found = self.family.taken(self.optimizer.state.get(m.parameter, {}))
+            if m.slots and found != expected:
+                raise CaptureError(
+                    f"the optimizer's state of {m.name} was replaced: it counts {found} updates, {expected} were "
+                    "made; compile the step again"
+                )
         now = self.optimizer.param_groups
         if len(now) != len(self.groups):
             raise CaptureError(f"the optimizer has {len(now)} parameter groups, {len(self.groups)} were captured")
@@ -292,4 +309,4 @@ def rounded(scalars: Mapping[str, float]) -> dict[str, Array]:
         return {name: np.array(x, np.float32) for name, x in scalars.items()}
 
 
-__all__ = ["FAMILIES", "LearningRate", "Update", "read", "rounded", "tensor_type"]
+__all__ = ["FAMILIES", "LearningRate", "Update", "read", "rounded"]

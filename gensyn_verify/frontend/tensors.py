@@ -68,10 +68,26 @@ def to_array(tensor: Tensor, what: str) -> Array:
 
 def write_array(array: Array, tensor: Tensor) -> None:
     """Copy a carrier array into `tensor`, whatever its strides; the reverse of `to_array`."""
-    source: Any = np.ascontiguousarray(array).reshape(array.shape)
-    if tensor.dtype is torch.bfloat16:
-        loaded = torch.from_numpy(source.view(np.int16)).view(torch.bfloat16)
-    else:
-        loaded = torch.from_numpy(source)
     with torch.no_grad():
-        tensor.copy_(loaded)
+        tensor.copy_(_as_tensor(array, tensor.dtype))
+
+
+def holds(tensor: Tensor, array: Array) -> bool:
+    """Whether `tensor` has exactly the bits of a carrier array: what `to_array` would give."""
+    if tuple(tensor.shape) != array.shape:
+        return False
+    own, other = tensor.detach().contiguous(), _as_tensor(array, tensor.dtype)
+    if own.is_floating_point():
+        bits = torch.int16 if own.element_size() == 2 else torch.int32
+        own, other = own.view(bits), other.view(bits)
+    return torch.equal(own, other.to(own.dtype))
+
+
+def _as_tensor(array: Array, dtype: torch.dtype) -> Tensor:
+    """A carrier array as a tensor on the same memory; `dtype` tells bfloat16 from the integers that carry it."""
+    source: Any = np.ascontiguousarray(array).reshape(array.shape)
+    if not source.flags.writeable:
+        source = source.copy()  # torch has no read-only tensors
+    if dtype is torch.bfloat16:
+        return torch.from_numpy(source.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(source)

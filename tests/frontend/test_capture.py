@@ -459,10 +459,17 @@ def test_a_compiled_step_refuses_what_changed_since_its_capture() -> None:
     with pytest.raises(CaptureError, match=r"train\(\) and eval\(\)"):
         step((X, Y))
     model.train()
+    model.layer.bias.requires_grad_(False)
+    with pytest.raises(CaptureError, match="replaced, frozen or unfrozen"):
+        step((X, Y))
+    model.layer.bias.requires_grad_(True)
     optimizer.param_groups[0]["momentum"] = 0.5
     with pytest.raises(CaptureError, match=r"group 0: momentum was 0\.9 .* and is 0\.5 now"):
         step((X, Y))
     optimizer.param_groups[0]["momentum"] = 0.9
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
     step((X, Y))
-    assert step.steps == 2
+    assert (step.steps, step.reloads) == (2, 0)
+    optimizer.state.clear()
+    with pytest.raises(CaptureError, match=r"state of layer.* was replaced: it counts 0 updates, 1 were made"):
+        step((X, Y))
