@@ -230,6 +230,27 @@ def test_capture_solve_replay_of_a_torch_model(tmp_path: Path) -> None:
         np.testing.assert_allclose(final[f"param.{name}"], parameter.detach().numpy(), rtol=1e-4, atol=1e-6)
 
 
+def test_capture_of_named_data_with_a_loss_of_its_own_and_a_schedule(tmp_path: Path) -> None:
+    torch, model, optimizer = small_model()
+    from gensyn_verify import api
+
+    x = torch.randn(20, 5)
+    data = {"inputs": x.numpy(), "target": x.argmax(1) % 3}
+
+    def loss_fn(m, batch):  # type: ignore[no-untyped-def]
+        return torch.nn.functional.cross_entropy(m(batch["inputs"]), batch["target"])
+
+    task = api.capture(
+        model, loss_fn, optimizer, data, steps=4, batch_size=5, path=tmp_path / "task",
+        loss_takes_model=True, lr=lambda step: 0.1 / step,
+    )  # fmt: skip
+    assert set(task.data) == {"inputs", "target"}
+    rates = [float(next(iter(task.scalars(step).values()))) for step in range(4)]
+    np.testing.assert_allclose(rates, [0.1, 0.05, 0.1 / 3, 0.025], rtol=1e-6)
+    run = api.solve(task, tmp_path / "run")
+    assert api.replay(run, everything=True).verdict is Verdict.VERIFIED
+
+
 def test_record_of_a_compiled_torch_step(tmp_path: Path) -> None:
     torch, model, optimizer = small_model()
     from gensyn_verify import api
