@@ -12,13 +12,13 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h)
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo test lint format test-isas bench wheel clean
+.PHONY: demo test lint format test-isas test-aarch64 test-exhaustive bench wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/gverify demo $(ARGS)
 
 test: lint
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -35,8 +35,16 @@ format: $(VENV)/.dev
 test-isas: $(VENV)/.dev
 	@for isa in $$($(BIN)/python -c "from gensyn_verify import _native; print(*_native.supported_isas()[1:])"); do \
 	  echo "GENSYN_VERIFY_ISA=$$isa"; \
-	  GENSYN_VERIFY_ISA=$$isa $(BIN)/pytest -q tests/backends $(ARGS) || exit 1; \
+	  GENSYN_VERIFY_ISA=$$isa $(BIN)/pytest -q -n auto tests/backends $(ARGS) || exit 1; \
 	done
+
+# The same bits on another processor: NEON and portable kernels under qemu-user (see the script for what it needs).
+test-aarch64: $(VENV)/.dev
+	.ci/aarch64.sh $(BIN)/python
+
+# exp, log, tanh ... on all 2^32 inputs and every instruction set; takes long, ARGS picks functions.
+test-exhaustive: $(VENV)/.dev
+	$(BIN)/python tests/exhaustive/elementary.py $(ARGS)
 
 # Bits first, then times beside the peers; ARGS picks, e.g. ARGS=bench/bench_dot.py.
 bench: $(VENV)/.dev
