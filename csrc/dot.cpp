@@ -1,22 +1,18 @@
-// dot: c[s, i, j] = sum over k of a[s, i, k] * b[s, k, j], for every
-// instruction set from this one source.
+// dot: c[s, i, j] = sum over k of a[s, i, k] * b[s, k, j], for every instruction set from this one source.
 //
-// Order of accumulation: k is cut into blocks of 128; a remainder of at most 64
-// joins the last full block, so k <= 192 is one block. In a block one
-// accumulator starts at +0 and takes acc = fma(a[i,k], b[k,j], acc) for
-// ascending k; block sums are added left to right by plain additions. Narrow
-// dtypes widen exactly at the load and round once at the store. That fixes
-// every bit, and all else is free: which elements share a register tile
-// (dot_tile.h), what is packed (dot_pack.h), how m, n and the batch are blocked
-// and split over threads. Exchanging a and b changes nothing, since a product
-// commutes.
+// Order of accumulation: k is cut into blocks of 128; a remainder of at most 64 joins the last full block, so k <= 192
+// is one block. In a block one accumulator starts at +0 and takes acc = fma(a[i,k], b[k,j], acc) for ascending k; block
+// sums are added left to right by plain additions. Narrow dtypes widen exactly at the load and round once at the store.
+// That fixes every bit, and all else is free: which elements share a register tile (dot_tile.h), what is packed
+// (dot_pack.h), what is multiplied as it is read (dot_thin.h), how m, n and the batch are blocked and split over
+// threads. Exchanging a and b changes nothing, since a product commutes.
 //
-// Blocking, as in Goto and van de Geijn (2008): a block of b stays in the
-// last-level cache, a block of a in L2, a panel of each in L1, accumulators in
-// registers.
+// Blocking, as in Goto and van de Geijn (2008): a block of b stays in the last-level cache, a block of a in L2, a panel
+// of each in L1, accumulators in registers.
 #include <algorithm>
 
 #include "dot_pack.h"
+#include "dot_thin.h"
 #include "dot_tile.h"
 #include "scratch.h"
 #include "threads.h"
@@ -24,18 +20,16 @@
 namespace gv::GV_ISA {
 namespace {
 
-constexpr int64_t K_BLOCKS = 6;                 // most blocks of k that are packed together
-constexpr int64_t A_BLOCK = 176 << 10;          // floats of a packed block of a
-constexpr int64_t N_BLOCK = 43 * 48 / NR * NR;  // columns of a packed block of b
-constexpr int64_t STAGED = 1 << 20;             // floats of results that cannot go straight to c
-constexpr int64_t DIRECT_A = 3 * NR,
-                  DIRECT_B = 16 * MR;  // up to so many columns (rows), packing a (b) does not pay
-constexpr int64_t PART = 512 << 10;    // multiply-adds worth waking another thread for
+constexpr int64_t K_BLOCKS = 6;                           // most blocks of k that are packed together
+constexpr int64_t A_BLOCK = (W == 16 ? 176 : 88) << 10;   // floats of a packed block of a: most of L2
+constexpr int64_t N_BLOCK = 43 * 48 / NR * NR;            // columns of a packed block of b
+constexpr int64_t STAGED = 1 << 20;                       // floats of results that cannot go straight to c
+constexpr int64_t DIRECT_A = 3 * NR, DIRECT_B = 16 * MR;  // up to so many columns (rows), packing a (b) does not pay
+constexpr int64_t PART = 512 << 10;                       // multiply-adds worth waking another thread for
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The size of the fewest equal parts of `count` that hold at most `most` each,
-// in multiples of `unit`.
+// The size of the fewest equal parts of `count` that hold at most `most` each, in multiples of `unit`.
 int64_t even_part(int64_t count, int64_t most, int64_t unit) {
     return divide_up(divide_up(count, divide_up(count, most)), unit) * unit;
 }
@@ -70,8 +64,7 @@ struct Panels {
     int64_t row, step, panel;  // distances between rows, k steps and panels
 };
 
-// Packs each block once: a block that the next tile asks for again is still
-// there.
+// Packs each block once: a block that the next tile asks for again is still there.
 template <int width>
 class Packer {
   public:
@@ -110,9 +103,13 @@ void multiply_blocks(TileArgs t, const Panels& a, const Panels& b, int64_t m, in
     }
 }
 
-// The box of the product into c (its first element), whose rows are c_row and
-// batches c_batch apart.
+// The box of the product into c (its first element), whose rows are c_row and batches c_batch apart.
 void multiply(const Product& p, const Box& box, float* c, int64_t c_row, int64_t c_batch) {
+    if (box.i.size() <= THIN && p.a.dtype == Dtype::f32 && p.b.row != 1) {
+        for (int64_t s = box.s.begin; s < box.s.end; s++, c += c_batch)
+            thin(p.a.at(s, box.i.begin, 0), p.b.at(s, box.j.begin, 0), box.i.size(), box.j.size(), p.k, c, c_row);
+        return;
+    }
     const int64_t m = box.i.size(), n = box.j.size(), mr = even_part(m, MR, 1), nr = even_part(n, NR, W);
     const bool a_in_place = p.a.dtype == Dtype::f32 && n <= DIRECT_A;
     const bool b_in_place = p.b.dtype == Dtype::f32 && p.b.row == 1 && m <= DIRECT_B;
@@ -140,8 +137,7 @@ void multiply(const Product& p, const Box& box, float* c, int64_t c_row, int64_t
     }
 }
 
-// Rows i of staged results to c: rounded to its dtype, and transposed where a
-// and b were exchanged.
+// Rows i of staged results to c: rounded to its dtype, and transposed where a and b were exchanged.
 void store_staged(const Product& p, int64_t s, const Box& box, const float* staged, int64_t row) {
     const int64_t size = dtype_size(p.c_dtype);
     char* c = static_cast<char*>(p.c) + s * p.m * p.n * size;
@@ -179,9 +175,8 @@ void compute(const Product& p, const Box& box) {
             }
 }
 
-// Few columns fill few lanes: vectors then run along m, where the lanes saved
-// pay for transposing c, and a where its rows run along k. In units of one lane
-// for one multiply-add.
+// Few columns fill few lanes: vectors then run along m, where the lanes saved pay for transposing c, and a where its
+// rows run along k. In units of one lane for one multiply-add.
 bool better_exchanged(const Product& p) {
     const int64_t as_given = divide_up(p.n, W) * W * p.k, packing = p.a.row == 1 ? 0 : 6 * p.k;
     return p.n < std::min<int64_t>(p.m, W) && p.n * p.k + packing + (p.n > 1 ? 16 * p.n : 0) < as_given;
@@ -196,8 +191,8 @@ Product describe(const DotArgs& d) {
     return p;
 }
 
-// Rows and columns of the grid of `parts` boxes with the least work in the
-// largest: products, and packing about eight times as dear an element.
+// Rows and columns of the grid of `parts` boxes with the least work in the largest: products, and packing about eight
+// times as dear an element.
 std::pair<int64_t, int64_t> grid(const Product& p, int64_t parts) {
     std::pair<int64_t, int64_t> best{1, parts};
     int64_t least = INT64_MAX;

@@ -115,8 +115,8 @@ void pack_rows(int rows, int64_t count, const Side& x, float* out, int width) {
     }
 }
 
-// Rows contiguous along the panel: a copy. k goes in runs of 16, so that reads stay on few pages while every panel
-// gets long sequential writes.
+// Rows contiguous along the panel: a copy. k goes in runs of 16, so that reads stay on few pages while every panel gets
+// long sequential writes.
 template <Dtype D, int width>
 void pack_columns(int64_t rows, int panel, int64_t count, const Side& x, float* out) {
     constexpr int64_t RUN = 16;

@@ -1,7 +1,6 @@
-// The register tile of dot: up to MR x NR sums over some blocks of k. In a
-// block every sum is a chain acc = fma(a, b, acc) from +0 in ascending k; at
-// its end the chain is added to c. Which sums share a tile, and whether
-// operands come packed or straight from the tensor, changes no chain.
+// The register tile of dot: up to MR x NR sums over some blocks of k. In a block every sum is a chain acc = fma(a, b,
+// acc) from +0 in ascending k; at its end the chain is added to c. Which sums share a tile, and whether operands come
+// packed or straight from the tensor, changes no chain.
 #pragma once
 #include <array>
 #include <utility>
@@ -10,8 +9,7 @@
 
 namespace {
 
-// Rows and vectors of a tile: as many accumulators as the registers hold, with
-// one row of b beside them.
+// Rows and vectors of a tile: as many accumulators as the registers hold, with one row of b beside them.
 #if defined(GV_ISA_avx512)
 constexpr int MR = 8, NV = 3;
 #elif defined(GV_ISA_avx2)
@@ -27,14 +25,11 @@ constexpr int PREFETCH = 16;  // k steps
 constexpr int64_t BLOCK = 128;  // of k: the numerics
 
 struct TileArgs {
-    int64_t blocks,
-        rest;                      // BLOCK steps each but for the last block, which has `rest`
-    const float* a;                // a[i * a_row + k * a_step]; packed: a_row = 1, a_step = MR
-    int64_t a_row, a_step;         //
-    const float* b;                // b[k * b_step + j]; packed: b_step = NR
-    int64_t b_step;                //
-    float* c;                      // c[i * c_row + j]
-    int64_t c_row;                 //
+    int64_t blocks, rest;  // BLOCK steps each but for the last block, which has `rest`
+    const float *a, *b;    // a[i * a_row + k * a_step], packed 1 and MR; b[k * b_step + j], packed NR
+    int64_t a_row, a_step, b_step;
+    float* c;  // c[i * c_row + j]
+    int64_t c_row;
     int last;                      // lanes in use of the last vector, 1 to W
     bool first_block, last_block;  // c starts here; c is complete after this
 };
@@ -44,8 +39,8 @@ inline F load_row(const float* p, int j, int last) {
     return j == nv - 1 && last != W ? load_first(p + j * W, last) : load<F>(p + j * W);
 }
 
-// c = chains, or c + chains; NaN becomes canonical where c is complete. Loops
-// are unrolled so that chains stay in registers.
+// c = chains, or c + chains; NaN becomes canonical where c is complete. Loops are unrolled so that chains stay in
+// registers.
 template <int mr, int nv>
 inline void finish(const TileArgs& t, bool first, bool complete, F (&acc)[mr][nv]) {
     if (!first) {
