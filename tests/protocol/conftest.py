@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 from bundles import SALT, SOLVER, linear_task
+from hypothesis import settings
 
 from gensyn_verify.protocol.run import Run, open_run
 from gensyn_verify.protocol.solve import solve
 from gensyn_verify.protocol.task import Task, open_task
+
+settings.register_profile("protocol", deadline=None)  # examples differ in cost, and machines are shared
+settings.load_profile("protocol")
 
 
 @pytest.fixture(scope="session")

@@ -310,13 +310,16 @@ def test_symbolic_link_for_a_file_is_refused(bundle: Path, name: str) -> None:
     refused(lambda: open_task(bundle), name, "symbolic link")
 
 
-def test_symbolic_link_for_a_tensor_or_its_folder_is_refused(bundle: Path) -> None:
+def test_symbolic_link_for_a_tensor_is_refused(bundle: Path) -> None:
     file = tensor_file(bundle, "state", "w")
     outside = bundle.parent / "outside"
     shutil.copy(file, outside)
     file.unlink()
     file.symlink_to(outside)
     refused(lambda: use(bundle), "symbolic link")
+
+
+def test_symbolic_link_for_the_folder_of_tensors_is_refused(bundle: Path) -> None:
     (bundle / "tensors").rename(bundle.parent / "elsewhere")
     (bundle / "tensors").symlink_to(bundle.parent / "elsewhere")
     refused(lambda: use(bundle), "symbolic link")

@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensyn_verify.errors import MalformedError
@@ -57,6 +57,7 @@ def test_rows_follow_the_written_definition(rows: int, seed: tuple[int, int], ep
     assert permute(np.array([position]), rows, seed, epoch)[0] == plain_row(position, rows, seed, epoch)
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), SEEDS, st.lists(st.integers(0, 400), max_size=8))
 def test_any_step_may_be_asked_for_in_any_order(rows: int, batch: int, seed: tuple[int, int], steps: list[int]) -> None:
     batch = min(rows, batch)
@@ -98,15 +99,15 @@ def chi_square(observed: np.ndarray, expected: float) -> float:
 
 @pytest.mark.parametrize("rows", [3, 4, 5])
 def test_all_orders_of_few_rows_are_equally_frequent(rows: int) -> None:
-    count = 15 * math.factorial(rows)
+    count = 8 * math.factorial(rows)
     found = Counter(tuple(int(x) for x in permute(np.arange(rows), rows, (5, rows), e)) for e in range(count))
     observed = np.array([found[p] for p in permutations(range(rows))])
-    assert abs(chi_square(observed, 15)) < 5
+    assert abs(chi_square(observed, 8)) < 5
 
 
 @pytest.mark.parametrize("rows", [7, 97, 500])
 def test_every_position_holds_every_row_equally_often(rows: int) -> None:
-    epochs = 700
+    epochs = 400
     table = np.stack([permute(np.arange(rows), rows, (9, 9), e) for e in range(epochs)])
     for position in (0, rows // 2, rows - 1):
         cells = np.bincount(table[:, position] * 7 // rows, minlength=7)

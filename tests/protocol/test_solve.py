@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import shutil
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from bundles import INTERVAL, SALT, SOLVER, STEPS, dataset, linear_task
 
 from gensyn_verify.errors import BundleError, MalformedError, NonFiniteError
 from gensyn_verify.program.keccak import keccak256
+from gensyn_verify.protocol import folder
 from gensyn_verify.protocol.identity import Identity, signer
 from gensyn_verify.protocol.replay import replay
 from gensyn_verify.protocol.report import Verdict
 from gensyn_verify.protocol.run import Run, RunWriter, open_run
 from gensyn_verify.protocol.solve import solve
+from gensyn_verify.protocol.store import file_name
 from gensyn_verify.protocol.task import Task, open_task
 
 
@@ -72,6 +75,35 @@ def test_tensor_that_did_not_change_is_stored_once(tmp_path: Path) -> None:
     names = [p.name for p in (tmp_path / "run" / "tensors").iterdir()]
     assert len([n for n in names if n.startswith(task.state["w"].hex())]) == 1
     assert len(run.intervals) == 6
+
+
+def test_tensors_reach_the_disk_before_the_log_that_names_them(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves: a log must never be there without the checkpoint that it closes with."""
+    events: list[tuple[str, str]] = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+        def fsync(self, fd: int) -> None:
+            events.append(("fsync", os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
+            os.fsync(fd)
+
+        def rename(self, old: str, new: str, **folders: int) -> None:
+            events.append(("rename", new))
+            os.rename(old, new, **folders)
+
+    monkeypatch.setattr(folder, "os", Watched())
+    run = solve(task, tmp_path / "run", identity=SOLVER, salt=SALT, backend="reference")
+    for interval in run.intervals:
+        closed = events.index(("rename", f"{interval:08d}.steps"))
+        roots = run.segment(interval).steps[-1].state
+        for name, type in task.program.inputs_of("state").items():
+            file = file_name(roots[name], type).partition("/")[2]
+            assert events.index(("rename", file)) < events.index(("fsync", file)) < closed
+        assert ("fsync", "tensors") in events[:closed]  # the names too
 
 
 def test_progress_sees_every_step_and_its_metrics(task: Task, tmp_path: Path) -> None:
