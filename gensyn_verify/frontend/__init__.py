@@ -8,6 +8,12 @@ optimizers  torch.optim instances as scalar programs and per-step scalars
 capture     trace_step: all of it together
 compile     a captured step that trains the user's own module in place
 tensors     torch tensors as arrays and types of programs
+documentation  docs/operators.md
+
+What is captured is one step with static shapes: forward, loss, backward, optimizer. Python numbers in the model are
+literals, rounded once to binary32 (to int32 beside integers). int64 tensors are int32: values are checked where they
+enter, arithmetic wraps at 2^31. What PyTorch can compute from literals alone (position tables, masks) is computed at
+capture and becomes state that no step changes. Random numbers come from the task's seed and are not PyTorch's.
 """
 
 from gensyn_verify.frontend.capture import Captured, trace_step

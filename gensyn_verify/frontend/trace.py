@@ -11,20 +11,23 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gensyn_verify.errors import CaptureError
+
+T = TypeVar("T", bound=Tensor)
 
 
 @dataclass(frozen=True)
@@ -94,12 +97,21 @@ def public_name(name: str) -> str:
 
 def parameters_of(step: StepModule) -> dict[str, nn.Parameter]:
     """Every parameter once, by public name; a shared one under its first name."""
-    return {public_name(n): p for n, p in step.named_parameters()}
+    return _by_public_name(step.named_parameters())
 
 
 def buffers_of(step: StepModule) -> dict[str, Tensor]:
     """Every buffer once, persistent or not, by public name."""
-    return {public_name(n): b for n, b in step.named_buffers()}
+    return _by_public_name(step.named_buffers())
+
+
+def _by_public_name(named: Iterable[tuple[str, T]]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for name, tensor in named:
+        if public_name(name) in found:
+            raise CaptureError(f"model and loss function both have a tensor {public_name(name)!r}; rename one")
+        found[public_name(name)] = tensor
+    return found
 
 
 def trace(step: StepModule, batch: Any, batch_names: Sequence[str], gradients: Sequence[str]) -> Traced:
@@ -124,10 +136,12 @@ def trace(step: StepModule, batch: Any, batch_names: Sequence[str], gradients: S
             grads = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
         return [loss.detach(), *grads, *(tensors[private[n]].detach() for n in [*parameters, *buffers])]
 
-    with torch.random.fork_rng(devices=[]), _module_paths(step, recorder):
+    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), _module_paths(step, recorder):
         try:
             arguments = list(parameters.values()), list(buffers.values()), leaves
-            first = make_fx(one_step, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
+            first = make_fx(
+                one_step, decomposition_table=VISIBLE_CHANGES, tracing_mode="fake", _allow_non_fake_inputs=True
+            )(*arguments)
         except CaptureError:
             raise
         except Exception as error:
@@ -146,6 +160,26 @@ def trace(step: StepModule, batch: Any, batch_names: Sequence[str], gradients: S
         second = make_fx(functionalize(pure, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
         graph = second(*(t.detach() for t in flat))
     return Traced(graph, tuple(parameters), tuple(buffers), tuple(batch_names), tuple(gradients))
+
+
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
+    aten = torch.ops.aten._native_batch_norm_legit
+    if mean is None or variance is None:
+        return aten.no_stats(x, weight, bias, training, momentum, eps)
+    return aten.default(x, weight, bias, mean, variance, training, momentum, eps)
+
+
+# Operations that change an argument without saying so in their schema, as ones that do.
+VISIBLE_CHANGES = {torch.ops.aten.native_batch_norm.default: _batch_norm}
 
 
 def _needs_data(error: BaseException) -> bool:

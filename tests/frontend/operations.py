@@ -17,11 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gensyn_verify import backends
 from gensyn_verify.frontend.context import Builder, Context
 from gensyn_verify.frontend.lowering import lower
 from gensyn_verify.frontend.tensors import tensor_type, to_array
+from gensyn_verify.frontend.trace import VISIBLE_CHANGES
 from gensyn_verify.program import Dtype, TensorType, Value
 
 Shape = tuple[int, ...]
@@ -74,7 +76,8 @@ def graph_of(name: str) -> fx.GraphModule:
     def flat(*tensors: Tensor) -> list[Tensor]:
         return case.with_gradients(tensors[:n], tensors[n:])
 
-    first = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+    trace = make_fx(flat, decomposition_table=VISIBLE_CHANGES, tracing_mode="fake", _allow_non_fake_inputs=True)
+    first = trace(*examples)
 
     def pure(*tensors: Tensor) -> Any:
         return fx.Interpreter(first).run(*tensors, enable_io_processing=False)
@@ -141,6 +144,11 @@ def _changed(x: Tensor) -> Tensor:
 
 def _conv(*args: Any, **kwargs: Any) -> Callable[..., Tensor]:
     return lambda x, w, *b: F.conv2d(x, w, *b, *args, **kwargs)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(q, k, v, mask)
 
 
 SumCase = partial(Case, sums=True)
@@ -264,6 +272,23 @@ CASES: dict[str, Case] = {
     "norm": Case(lambda x: F.pairwise_distance(x[0], x[1]), ((2, 9, 8),)),
     "softmax": Case(lambda x: F.softmax(3 * x, 1), ((20, 30, 7),)),
     "log_softmax": Case(lambda x: F.log_softmax(3 * x, -1), (ROWS,)),
+    "attention": Case(_attention, ((2, 4, 7, 8),) * 3),
+    "attention with a mask": Case(
+        lambda q, k, v, m: _attention(q, k, v, m & (torch.arange(7) > 0)[:, None]),
+        ((2, 4, 7, 8),) * 3,
+        extra=_bits(7, 7),
+    ),
+    # ---- normalization
+    "batch_norm": Case(
+        lambda x, w, b, m, v: F.batch_norm(x, m.detach() * 1, v.detach().square(), w, b, training=True),
+        (IMAGE, (4,), (4,), (4,), (4,)),
+    ),
+    "batch_norm in evaluation": Case(
+        lambda x, w, b, m, v: F.batch_norm(x, m.detach(), v.detach().square() + 1, w, b),
+        (IMAGE, (4,), (4,), (4,), (4,)),
+    ),
+    "layer_norm": Case(lambda x, w, b: F.layer_norm(x, (8, 7), w, b), ((9, 8, 7), (8, 7), (8, 7))),
+    "layer_norm without weights": Case(lambda x: F.layer_norm(x, (7,)), ((9, 8, 7),)),
     # ---- losses
     "nll_loss": Case(lambda x, t: F.nll_loss(F.log_softmax(x, 1), t), (ROWS,), extra=_integers(70, (33,))),
     "nll_loss of one": Case(lambda x, t: F.nll_loss(F.log_softmax(x, 0), t), ((9,),), extra=_integers(9, ())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from gensyn_verify import backends
 from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend import compile, trace_step
-from tests.frontend.models import OPTIMIZERS, TASKS, Optimizer, Task
+from tests.frontend.models import LARGER_TASKS, OPTIMIZERS, TASKS, Optimizer, Task
 
 STEPS = 100
 
@@ -54,13 +55,15 @@ def assert_same_tensors(found: Any, wanted: Any, rtol: float) -> None:
         assert found == wanted
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("task", TASKS)
-def test_loss_follows_pytorch_over_100_steps(task: str, optimizer: str) -> None:
-    _, _, wanted = train(TASKS[task], OPTIMIZERS[optimizer], STEPS)
-    model = TASKS[task].build()
-    step = compile(model, TASKS[task].loss, OPTIMIZERS[optimizer](model.parameters()))
-    found = [step(batch).item() for batch in TASKS[task].batches(STEPS)]
+@pytest.mark.parametrize(
+    ("name", "optimizer"), [*itertools.product(TASKS, OPTIMIZERS), *((name, "adamw") for name in LARGER_TASKS)]
+)
+def test_loss_follows_pytorch_over_100_steps(name: str, optimizer: str) -> None:
+    task = (TASKS | LARGER_TASKS)[name]
+    _, _, wanted = train(task, OPTIMIZERS[optimizer], STEPS)
+    model = task.build()
+    step = compile(model, task.loss, OPTIMIZERS[optimizer](model.parameters()))
+    found = [step(batch).item() for batch in task.batches(STEPS)]
     assert np.mean(wanted[-10:]) < wanted[0]
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 

@@ -36,7 +36,7 @@ def mean(c: Context, x: Operand, dim: Any = None, keepdim: bool = False, dtype: 
     return c.elementwise(lambda s: s / n, c.sum(x, axes, keepdim))
 
 
-def _moments(c: Context, x: Value, axes: tuple[int, ...], correction: Number | None) -> tuple[Value, Value]:
+def moments(c: Context, x: Value, axes: tuple[int, ...], correction: Number | None) -> tuple[Value, Value]:
     """Variance and mean with the reduced axes kept as 1, both f32: two passes."""
     n = _count(x, axes)
     wide = TensorType(Dtype.f32, tuple(1 if a in axes else d for a, d in enumerate(x.shape)))
@@ -48,7 +48,7 @@ def _moments(c: Context, x: Value, axes: tuple[int, ...], correction: Number | N
 
 def variance(c: Context, x: Operand, dim: Any = None, correction: Number | None = None, keepdim: bool = False) -> Value:
     x = _float(c, x)
-    spread, _ = _moments(c, x, axes_of(dim, len(x.shape)), correction)
+    spread, _ = moments(c, x, axes_of(dim, len(x.shape)), correction)
     return c.cast(c.g.reshape(spread, c.type.shape), c.type.dtype)
 
 
@@ -56,8 +56,8 @@ def variance_and_mean(
     c: Context, x: Operand, dim: Any = None, correction: Number | None = None, keepdim: bool = False
 ) -> tuple[Value, ...]:
     x = _float(c, x)
-    moments = _moments(c, x, axes_of(dim, len(x.shape)), correction)
-    return tuple(c.cast(c.g.reshape(m, t.shape), t.dtype) for m, t in zip(moments, c.types, strict=True))
+    found = moments(c, x, axes_of(dim, len(x.shape)), correction)
+    return tuple(c.cast(c.g.reshape(m, t.shape), t.dtype) for m, t in zip(found, c.types, strict=True))
 
 
 def deviation(
@@ -156,6 +156,12 @@ def _shifted(c: Context, x: Value, dim: int) -> tuple[Value, Value, Value, Tenso
 def softmax(c: Context, x: Operand, dim: int, half_to_float: bool = False) -> Value:
     _, powers, sums, _ = _shifted(c, _float(c, x), dim)
     return c.elementwise(lambda p, s: p / s, powers, sums)
+
+
+def safe_softmax(c: Context, x: Operand, dim: int, dtype: Any = None) -> Value:
+    """Softmax, and zeros where every value is -infinity."""
+    top, powers, sums, _ = _shifted(c, _float(c, x), dim)
+    return c.elementwise(lambda p, s, m: p.builder.select(m.equals(-math.inf), 0.0, p / s), powers, sums, top)
 
 
 def log_softmax(c: Context, x: Operand, dim: int, half_to_float: bool = False) -> Value:
