@@ -27,7 +27,7 @@ def _f32(*coefficients: str) -> list[float]:
 # that integer in two's complement.
 MAGIC = _hex("0x1.8p23")
 LOG2_E = _hex("0x1.715476p0")
-LN2_HIGH = _hex("0x1.62e430p-1")  # the binary32 nearest to ln 2; 20 significant bits
+LN2_HIGH = _hex("0x1.62e430p-1")  # the binary32 nearest to ln 2; a multiple of 2^-21
 LN2_LOW = _hex("-0x1.05c610p-29")  # ln 2 - LN2_HIGH
 
 # e^f = 1 + f + f^2 EXP(f) on |f| <= ln(2)/2.
