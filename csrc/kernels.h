@@ -57,6 +57,8 @@ struct MapArgs {
     void* const* outputs;
     const Dtype* output_dtypes;
     int64_t begin, end;
+    const void* ahead;  // bytes to bring to cache meanwhile, for whoever comes next; may be null
+    int64_t ahead_bytes;
 };
 
 enum class Reduction : uint8_t { sum = 0, max = 1, min = 2, argmax = 3, argmin = 4 };

@@ -74,7 +74,7 @@ struct MapCall : Plan::RowCall {
         for (size_t i = 0; i < n; i++) in[i] = at[i];
         for (size_t o = 0; o < output_dtypes.size(); o++) out[o] = const_cast<uint8_t*>(at[n + o]);
         k.map({program, int(arrays[0].size()), arrays[0].data(), in, strides.data(), input_dtypes.data(), out,
-               output_dtypes.data(), begin, end});
+               output_dtypes.data(), begin, end, nullptr, 0});
     }
 };
 

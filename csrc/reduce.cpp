@@ -146,9 +146,7 @@ class Lanes {
         int q = 0;
         for (; n >= W; n -= W, x += W, q++) v_[q] = Op::join(v_[q], load<V>(x));
         if (n == 0) return;
-        V last = Op::identity();
-        std::memcpy(&last, x, size_t(n) * 4);
-        v_[q] = Op::join(v_[q], last);
+        v_[q] = Op::join(v_[q], load_part(x, n, Op::identity()));
     }
     V v_[VECTORS];
 };
@@ -174,8 +172,7 @@ class Extreme {
         for (int q = 0; q < VECTORS; q++) v_[q] = v[q];
         plain_ = plain;
         for (; n > 0; n -= W, x += W) {
-            F a = Op::identity();
-            std::memcpy(&a, x, size_t(std::min<int64_t>(n, W)) * 4);
+            const F a = n >= W ? load<F>(x) : load_part(x, n, Op::identity());
             v_[0] = Op::number(a, v_[0]);
             plain_ &= a == a;
         }
@@ -370,9 +367,48 @@ void each_row(const Job& job, One&& one) {
     });
 }
 
+// Rows of at most 64 values of 32 bits, in Q vectors: all of it in registers. Lanes without a value hold the identity.
+template <class V, class Op, bool position, int Q>
+void short_rows(const Job& job) {
+    const int64_t n = job.reduced.elements;
+    each_row(job, [&](int64_t base) {
+        const uint32_t* x = reinterpret_cast<const uint32_t*>(job.x(base));
+        V v[Q], folded[Q];
+        for (int q = 0; q < Q; q++) {
+            const int64_t left = n - q * W;
+            v[q] = left >= W  ? load<V>(x + q * W)
+                   : left > 0 ? load_part(x + q * W, left, Op::identity())
+                              : Op::identity();
+            folded[q] = v[q];
+        }
+        for (int h = Q / 2; h >= 1; h /= 2)
+            for (int q = 0; q < h; q++) folded[q] = Op::join(folded[q], folded[q + h]);
+        const V result = fold_vector<Op, W / 2>(folded[0]);
+        if constexpr (!position) return ((U)result)[0];
+        alignas(64) uint32_t hits[Q * W];  // in every lane of `result` is the extreme: joining them has no order
+        for (int q = 0; q < Q; q++) store(hits + q * W, (v[q] == result) | ((v[q] != v[q]) & (result != result)));
+        uint32_t i = 0;
+        while (!hits[i]) i++;
+        return i;
+    });
+}
+
+template <class V, class Op, bool position>
+void short_rows(const Job& job) {
+    const int64_t vectors = (job.reduced.elements + W - 1) / W;
+    if (vectors == 1) return short_rows<V, Op, position, 1>(job);
+    if (vectors == 2) return short_rows<V, Op, position, 2>(job);
+    if (vectors <= 4) return short_rows<V, Op, position, 4>(job);
+    if constexpr (VECTORS >= 8)
+        if (vectors <= 8) return short_rows<V, Op, position, 8>(job);
+    return short_rows<V, Op, position, VECTORS>(job);
+}
+
 template <class V, template <class> class Op, bool position>
 void rows(const Job& job) {
     const int64_t n = job.reduced.elements, segments = segments_of(n);
+    if (n <= LANES && job.size == 4 && job.reduced.rank == 1 && job.reduced.step() == 1)
+        return short_rows<V, Op<V>, position>(job);
     if constexpr (position) {
         each_row(job, [&](int64_t base) {
             Finder<V> finder{fold_range<V, Op>(job, base, 0, n)};

@@ -250,6 +250,21 @@ inline void with_dtype(Dtype d, Body&& body) {
     }
 }
 
+// The first n lanes from p, 0 < n < W, reading nothing beyond them; the others from `rest`.
+template <class V>
+inline V load_part(const uint32_t* p, int64_t n, V rest) {
+#if defined(GV_ISA_avx512)
+    return (V)_mm512_mask_loadu_epi32((__m512i)rest, __mmask16((1u << n) - 1), p);
+#elif defined(GV_ISA_avx2)
+    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(int(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return (V)_mm256_blendv_epi8((__m256i)rest, _mm256_maskload_epi32(reinterpret_cast<const int*>(p), mask), mask);
+#else
+    U u = (U)rest;
+    for (int64_t i = 0; i < n; i++) u[i] = p[i];
+    return (V)u;
+#endif
+}
+
 // The next vector's worth of 32-bit registers: step W for a tensor, 0 for one vector that serves all elements.
 struct Operand {
     const uint32_t* at;
