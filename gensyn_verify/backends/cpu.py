@@ -302,7 +302,9 @@ class _Planner:
                 _copy(plan, self.places[v], self.contiguous[v])
             region = self.region_of.get(n)
             if region is not None and n == region.first:
-                plan.begin_region(region.rows, region.block_rows, *self.scratch[n])
+                roots = [self.places[v].root for v in region.streams]
+                streams = [(root.offset, root.nbytes // region.rows) for root in roots]
+                plan.begin_region(region.rows, region.block_rows, *self.scratch[n], streams)
             self._write_node(plan, n, node, scalars)
             if region is not None and n == region.last:
                 plan.end_region()

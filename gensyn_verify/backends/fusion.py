@@ -28,12 +28,16 @@ MOST_NODES = 64
 
 @dataclass(frozen=True)
 class Region:
-    """Nodes `first` to `last`, views among them, with `rows` rows, `block_rows` of them at a time."""
+    """Nodes `first` to `last`, views among them, with `rows` rows, `block_rows` of them at a time.
+
+    `streams` are values from outside that are read row by row: the next block's rows may be fetched in advance.
+    """
 
     first: int
     last: int
     rows: int
     block_rows: int
+    streams: tuple[int, ...]
 
 
 def find_regions(program: Program, excluded: Collection[int]) -> list[Region]:
@@ -74,7 +78,8 @@ class _Finder:
         widest = max(self._elements(n) for n in nodes)
         if len(nodes) > 1 and widest >= LEAST_ELEMENTS and widest // rows <= MOST_ROW_ELEMENTS:
             first, last = nodes[0], nodes[-1]
-            self.regions.append(Region(first, last, rows, max(1, BLOCK_ELEMENTS * rows // widest)))
+            block_rows = max(1, BLOCK_ELEMENTS * rows // widest)
+            self.regions.append(Region(first, last, rows, block_rows, self._streams(nodes, first, rows)))
             self.taken.update(range(first, last + 1))
 
     def _computes(self, n: int) -> bool:
@@ -86,6 +91,17 @@ class _Finder:
         if isinstance(node.op, ops.Reduce):
             sizes.append(self.places[node.inputs[0]].type.elements)
         return max(sizes)
+
+    def _streams(self, nodes: list[int], first: int, rows: int) -> tuple[int, ...]:
+        found: dict[int, int] = {}
+        for n in nodes:
+            node = self.program.nodes[n]
+            for v in node.inputs:
+                root, read = self.places[v].root, self._as_read(node, v)
+                lead = _leading_axes(read.type.shape, rows)
+                if self.producer[id(root)] < first and lead is not None and _walks_rows(read, lead, rows):
+                    found.setdefault(id(root), v)
+        return tuple(found.values())
 
     def _is_region(self, first: int, last: int, rows: int) -> bool:
         return (

@@ -113,7 +113,7 @@ def describe_task(task: Task) -> dict[str, Any]:
     return {
         "kind": "task",
         "digest": task.digest,
-        "program digest": task.program.digest,
+        "program digest": task.program_digest,
         "nodes": len(task.program.nodes),
         "steps": task.steps if sampler else "as many as a run records",
         "checkpoint interval": task.interval,

@@ -17,7 +17,8 @@ from pathlib import PurePath
 
 from gensyn_verify.errors import LimitError, ProgramError
 from gensyn_verify.program import ops
-from gensyn_verify.program.merkle import merkle_root
+from gensyn_verify.program.keccak import keccak256
+from gensyn_verify.program.merkle import Hash, merkle_root
 from gensyn_verify.program.program import (
     INPUT_ROLES,
     MAX_NODE_INPUTS,
@@ -293,10 +294,7 @@ def decode(data: bytes, where: str | PurePath = "program") -> Program:
         raise type(error)(f"{where}: {error}") from None
 
 
-def program_digest(p: Program) -> bytes:
-    """The Merkle root over the records: native where that is built, as large programs would take seconds without."""
-    try:
-        from gensyn_verify import _native
-    except ImportError:
-        return merkle_root(records(p))
-    return _native.merkle_root(records(p))
+def program_digest(p: Program, hash: Hash = keccak256) -> bytes:
+    """The Merkle root over the records. Plain Python takes a second for a thousand nodes: whoever has a native
+    keccak-256 passes it (`commit.keccak256`)."""
+    return merkle_root(records(p), hash)

@@ -22,8 +22,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from gensyn_verify.backends.arrays import Array, check_arrays
+from gensyn_verify.commit import keccak256
 from gensyn_verify.errors import BundleError, MalformedError
-from gensyn_verify.program.encoding import MAX_PROGRAM_BYTES, decode, encode
+from gensyn_verify.program.encoding import MAX_PROGRAM_BYTES, decode, encode, program_digest
 from gensyn_verify.program.merkle import leaf_digest, merkle_path, merkle_root
 from gensyn_verify.program.program import MAX_NODES, Node, Program
 from gensyn_verify.program.types import TensorType
@@ -119,12 +120,16 @@ class Task:
     # ---- commitment ---------------------------------------------------------------------------------------------
 
     @cached_property
+    def program_digest(self) -> bytes:
+        return program_digest(self.program, keccak256)
+
+    @cached_property
     def leaves(self) -> dict[str, bytes]:
         """The eight leaves under the digest, in order, as name -> value."""
         program = self.program
         return {
             "format": f"{FORMAT}.{VERSION}".encode("ascii"),
-            "program": program.digest,
+            "program": self.program_digest,
             "state": group_root(program.inputs_of("state"), self.state),
             "data": group_root(self.data_types, self.data),
             "sampler": b"" if self.sampler is None else self.sampler.record(),
@@ -257,7 +262,7 @@ def _to_value(task: Task) -> dict[str, Any]:
         "format": FORMAT,
         "interval": task.interval,
         "policy": task.policy.to_value(),
-        "program": task.program.digest.hex(),
+        "program": task.program_digest.hex(),
         "sampler": [] if s is None else [{"batch": s.batch, "rows": s.rows, "seed": list(s.seed)}],
         "schedule": _hex(task.schedule),
         "state": _hex(task.state),
@@ -307,9 +312,10 @@ def open_task(path: str | os.PathLike[str] | Folder, memory_limit: int | None = 
     except MissingDataError:
         raise BundleError(f"{folder.url} holds no task: {TASK_FILE} is missing") from None
     program = decode(read(folder, PROGRAM_FILE, MAX_PROGRAM_BYTES), f"{folder.url}/{PROGRAM_FILE}")
-    if program.digest != value["program"]:
+    found = program_digest(program, keccak256)
+    if found != value["program"]:
         raise BundleError(
-            f"{folder.url}: the program has digest {program.digest.hex()}, the manifest names {value['program'].hex()}"
+            f"{folder.url}: the program has digest {found.hex()}, the manifest names {value['program'].hex()}"
         )
     program = _with_origins(folder, program)
     try:
