@@ -12,7 +12,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h)
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo test lint format test-isas test-aarch64 test-exhaustive bench wheel clean
+.PHONY: demo test lint format test-isas test-sanitize test-aarch64 test-exhaustive bench wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/gverify demo $(ARGS)
@@ -42,6 +42,10 @@ test-isas: $(VENV)/.dev
 test-aarch64: $(VENV)/.dev
 	.ci/aarch64.sh $(BIN)/python
 
+# The native kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
+test-sanitize: $(VENV)/.dev
+	.ci/sanitize.sh $(BIN)/python $(ARGS)
+
 # exp, log, tanh ... on all 2^32 inputs and every instruction set; takes long, ARGS picks functions.
 test-exhaustive: $(VENV)/.dev
 	$(BIN)/python tests/exhaustive/elementary.py $(ARGS)
@@ -52,6 +56,7 @@ bench: $(VENV)/.dev
 
 # A wheel built as a stranger would build it, in isolation, and checked in an environment of its own.
 wheel: | $(BIN)/python
+	rm -rf dist
 	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv --clear build/wheel-check
 	build/wheel-check/bin/python -m pip --disable-pip-version-check install --quiet dist/gensyn_verify-*.whl
