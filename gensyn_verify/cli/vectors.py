@@ -1,6 +1,7 @@
 """The published numeric vectors as programs of one node each, with the bits that they must give.
 
-Reads scalar_ops, dot, reduce, layout, gather_scatter and philox.json (docs/numerics.md says what each states).
+Reads scalar_ops, dot, reduce, layout, gather_scatter and philox.json (docs/numerics.md), and elementary.json
+(docs/elementary.md).
 """
 
 from __future__ import annotations
@@ -17,7 +18,19 @@ from gensyn_verify.backends import evaluate
 from gensyn_verify.backends.arrays import CARRIER, Array
 from gensyn_verify.backends.reference import philox
 from gensyn_verify.errors import BackendError
-from gensyn_verify.program import Dtype, Input, Node, Output, Program, Reg, ScalarProgram, TensorType, ops
+from gensyn_verify.program import (
+    Dtype,
+    Input,
+    Node,
+    Output,
+    Program,
+    Reg,
+    ScalarProgram,
+    TensorType,
+    functions,
+    ops,
+    published,
+)
 from gensyn_verify.program.scalar import OPERATIONS, Constant, Instruction
 
 Json = dict[str, Any]
@@ -72,6 +85,9 @@ class Case:
 def numeric_cases() -> Iterator[Case]:
     """Every case of every numeric vector file."""
     yield from _scalar_cases(load("scalar_ops"))
+    for name, entry in load("elementary")["functions"].items():
+        scalar = published.trace(getattr(functions, name), Reg.f32)
+        yield _scalar_case("elementary", name, scalar, [(row[:1], row[1:]) for row in entry["points"]])
     for c in load("dot")["cases"]:
         yield _case("dot", c, ops.Dot(c["transpose_a"], c["transpose_b"], Dtype[c["dtype"]]), c["a"], c["b"])
     for c in load("reduce")["cases"]:
@@ -100,7 +116,7 @@ def _scalar_cases(content: Json) -> Iterator[Case]:
     for name, entry in content["operations"].items():
         regs, code = OPERATIONS[name].operands, Instruction(name, tuple(range(len(entry["operands"]))))
         scalar = ScalarProgram(regs, (), (code,), (len(regs),))
-        yield _scalar_case(name, scalar, [row[:-1] for row in entry["cases"]], [row[-1:] for row in entry["cases"]])
+        yield _scalar_case("scalar_ops", name, scalar, [(row[:-1], row[-1:]) for row in entry["cases"]])
     for p in content["programs"]:
         scalar = ScalarProgram(
             tuple(Reg[r] for r in p["inputs"]),
@@ -108,7 +124,7 @@ def _scalar_cases(content: Json) -> Iterator[Case]:
             tuple(Instruction(op, tuple(args)) for op, *args in p["code"]),
             tuple(p["outputs"]),
         )
-        yield _scalar_case(p["name"], scalar, *([row[side] for row in p["cases"]] for side in (0, 1)))
+        yield _scalar_case("scalar_ops", p["name"], scalar, p["cases"])
     for entry in content["storage"]:
         load, store = Dtype[entry["load"]], Dtype[entry["store"]]
         x, y = (_array(d, bits) for d, bits in zip((load, store), zip(*entry["cases"], strict=True), strict=True))
@@ -116,14 +132,14 @@ def _scalar_cases(content: Json) -> Iterator[Case]:
         yield Case("scalar_ops", f"{load.name} to {store.name}", op, (x,), (load,), (y,), (scalar,))
 
 
-def _scalar_case(why: str, scalar: ScalarProgram, rows: list[list[str]], results: list[list[str]]) -> Case:
-    """All rows of a scalar program as one map over vectors."""
+def _scalar_case(file: str, why: str, scalar: ScalarProgram, rows: Sequence[Sequence[list[str]]]) -> Case:
+    """A scalar program as one map over vectors; a row holds its inputs and its outputs."""
     ins, outs = (tuple(Dtype[r.name] for r in regs) for regs in (scalar.inputs, scalar.output_types))
     x, y = (
         tuple(_array(d, column) for d, column in zip(dtypes, zip(*side, strict=True), strict=True))
-        for dtypes, side in ((ins, rows), (outs, results))
+        for dtypes, side in zip((ins, outs), zip(*rows, strict=True), strict=True)
     )
-    return Case("scalar_ops", why, ops.Map(0, (len(rows),), outs), x, ins, y, (scalar,))
+    return Case(file, why, ops.Map(0, (len(rows),), outs), x, ins, y, (scalar,))
 
 
 def read_tensor(t: Json) -> Array:
