@@ -88,8 +88,9 @@ def test_ragged_shapes_dtypes_transposes_and_batches(
 
 
 @pytest.mark.parametrize("k", BLOCK_ENDS)
-def test_blocks_of_k_end_where_the_definition_ends_them(k: int) -> None:
-    program = dot_program(9, 20, k, transpose=(k % 2 == 0, k % 3 == 0))
+@pytest.mark.parametrize(("m", "n"), [(9, 20), (2, 20), (20, 1)])
+def test_blocks_of_k_end_where_the_definition_ends_them(m: int, n: int, k: int) -> None:
+    program = dot_program(m, n, k, transpose=(k % 3 == 0, m < 9 or k % 2 == 0))
     check_against_reference(program, random_inputs(program, k), threads=(1,))
 
 
