@@ -157,11 +157,14 @@ void bind_plan(py::module_& m) {
         .def("random", &Plan::random)
         .def("begin_region",
              [](Plan& plan, int64_t rows, int64_t block_rows, int64_t scratch_bytes,
-                const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>>& values) {
-                 std::vector<gv::PrivateValue> list;
+                const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>>& values,
+                const std::vector<std::tuple<int64_t, int64_t>>& streams) {
+                 std::vector<gv::PrivateValue> own;
+                 std::vector<gv::Stream> outside;
                  for (const auto& [offset, bytes, row_bytes, scratch] : values)
-                     list.push_back({offset, bytes, row_bytes, scratch});
-                 plan.begin_region(rows, block_rows, scratch_bytes, std::move(list));
+                     own.push_back({offset, bytes, row_bytes, scratch});
+                 for (const auto& [offset, row_bytes] : streams) outside.push_back({offset, row_bytes});
+                 plan.begin_region(rows, block_rows, scratch_bytes, std::move(own), std::move(outside));
              })
         .def("end_region", &Plan::end_region)
         .def("run", &Plan::run, py::call_guard<py::gil_scoped_release>());

@@ -43,21 +43,36 @@ struct Plan::RowCall : Plan::Call {
     };
     std::vector<Moved> moved;
     int64_t elements = 0;  // of the output
+    Stream ahead{0, 0};    // whose next block of rows to fetch meanwhile, if it has rows
+    struct Range {
+        int64_t begin, end;
+        const void* ahead;
+        int64_t ahead_bytes;
+    };
 
-    void run(const Kernels& k) const override { run_range(k, tensors.data(), 0, elements); }
-    void run_rows(const Kernels& k, int64_t rows, int64_t first, int64_t last, uint8_t* scratch) const {
+    void run(const Kernels& k) const override { run_range(k, tensors.data(), {0, elements, nullptr, 0}); }
+    void run_rows(const Kernels& k, int64_t rows, int64_t first, int64_t last, uint8_t* scratch,
+                  const uint8_t* arena) const {
         const uint8_t* at[MAX_TENSORS];
         std::copy(tensors.begin(), tensors.end(), at);
         for (const Moved& m : moved) {  // so that row `first` lies at the start of its scratch memory
             const intptr_t base = reinterpret_cast<intptr_t>(scratch) + m.scratch - first * m.row_bytes;
             at[m.tensor] = reinterpret_cast<const uint8_t*>(base);
         }
-        run_range(k, at, elements / rows * first, elements / rows * last);
+        const int64_t next = std::min(rows - last, last - first);
+        run_range(k, at,
+                  {elements / rows * first, elements / rows * last, arena + ahead.offset + last * ahead.row_bytes,
+                   next * ahead.row_bytes});
     }
 
   protected:
     static constexpr int MAX_TENSORS = 80;  // 64 inputs and 16 outputs
-    virtual void run_range(const Kernels& k, const uint8_t* const* at, int64_t begin, int64_t end) const = 0;
+  public:
+    // How long computing takes beside reading: what is fetched ahead comes along with the longest.
+    virtual int64_t weight() const { return 0; }
+
+  protected:
+    virtual void run_range(const Kernels& k, const uint8_t* const* at, const Range& range) const = 0;
 };
 
 namespace {
@@ -67,14 +82,16 @@ struct MapCall : Plan::RowCall {
     std::vector<const int64_t*> strides;
     std::vector<Dtype> input_dtypes, output_dtypes;
 
-    void run_range(const Kernels& k, const uint8_t* const* at, int64_t begin, int64_t end) const override {
+    int64_t weight() const override { return program->n_instructions * elements; }
+    void run_range(const Kernels& k, const uint8_t* const* at, const Range& range) const override {
         const void* in[MAX_TENSORS];
         void* out[MAX_TENSORS];
         const size_t n = input_dtypes.size();
         for (size_t i = 0; i < n; i++) in[i] = at[i];
         for (size_t o = 0; o < output_dtypes.size(); o++) out[o] = const_cast<uint8_t*>(at[n + o]);
         k.map({program, int(arrays[0].size()), arrays[0].data(), in, strides.data(), input_dtypes.data(), out,
-               output_dtypes.data(), begin, end, nullptr, 0});
+               output_dtypes.data(), range.begin, range.end, range.ahead_bytes ? range.ahead : nullptr,
+               range.ahead_bytes});
     }
 };
 
@@ -82,10 +99,10 @@ struct ReduceCall : Plan::RowCall {
     Reduction op;
     Dtype x_dtype, y_dtype;
 
-    void run_range(const Kernels& k, const uint8_t* const* at, int64_t begin, int64_t end) const override {
+    void run_range(const Kernels& k, const uint8_t* const* at, const Range& range) const override {
         k.reduce({op, int(arrays[0].size()), int(arrays[2].size()), arrays[0].data(), arrays[1].data(),
-                  arrays[2].data(), arrays[3].data(), at[0], const_cast<uint8_t*>(at[1]), x_dtype, y_dtype, begin,
-                  end});
+                  arrays[2].data(), arrays[3].data(), at[0], const_cast<uint8_t*>(at[1]), x_dtype, y_dtype, range.begin,
+                  range.end});
     }
 };
 
@@ -99,6 +116,8 @@ int64_t product(const std::vector<int64_t>& shape) {
 
 struct Plan::Region : Plan::Call {
     int64_t rows, block_rows, scratch_bytes;
+    const uint8_t* arena;
+    std::vector<Stream> streams;
     std::vector<PrivateValue> values;
     std::vector<std::unique_ptr<RowCall>> members;
 
@@ -107,7 +126,7 @@ struct Plan::Region : Plan::Call {
             static thread_local Scratch scratch;
             uint8_t* memory = static_cast<uint8_t*>(scratch.get(size_t(scratch_bytes) + 64));
             const int64_t first = b * block_rows, last = std::min(rows, first + block_rows);
-            for (const auto& call : members) call->run_rows(k, rows, first, last, memory);
+            for (const auto& call : members) call->run_rows(k, rows, first, last, memory, arena);
         });
     }
 };
@@ -148,15 +167,25 @@ int Plan::scalar_program(ScalarProgramData data) {
     return int(scalars_.size()) - 1;
 }
 
-void Plan::begin_region(int64_t rows, int64_t block_rows, int64_t scratch_bytes, std::vector<PrivateValue> values) {
+void Plan::begin_region(int64_t rows, int64_t block_rows, int64_t scratch_bytes, std::vector<PrivateValue> values,
+                        std::vector<Stream> streams) {
     region_ = std::make_unique<Region>();
     region_->rows = rows;
     region_->block_rows = block_rows;
     region_->scratch_bytes = scratch_bytes;
+    region_->arena = arena_;
     region_->values = std::move(values);
+    region_->streams = std::move(streams);
 }
 
-void Plan::end_region() { calls_.push_back(std::move(region_)); }
+void Plan::end_region() {
+    std::vector<RowCall*> maps;
+    for (const auto& call : region_->members)
+        if (call->weight() > 0) maps.push_back(call.get());
+    std::sort(maps.begin(), maps.end(), [](RowCall* a, RowCall* b) { return a->weight() > b->weight(); });
+    for (size_t i = 0; i < std::min(maps.size(), region_->streams.size()); i++) maps[i]->ahead = region_->streams[i];
+    calls_.push_back(std::move(region_));
+}
 
 void Plan::add(std::unique_ptr<RowCall> call) {
     if (!region_) return calls_.push_back(std::move(call));

@@ -30,6 +30,11 @@ struct PrivateValue {
     int64_t offset, bytes, row_bytes, scratch;
 };
 
+// A value from outside of which a region reads row after row.
+struct Stream {
+    int64_t offset, row_bytes;
+};
+
 class Plan {
   public:
     explicit Plan(int64_t arena_bytes);  // throws std::bad_alloc
@@ -58,7 +63,8 @@ class Plan {
     // The maps and reductions written between these two have outputs of `rows` rows each, and a row depends on nothing
     // but the same rows of values written between them. They run one block of rows after the other, so that what they
     // hand to each other stays in cache.
-    void begin_region(int64_t rows, int64_t block_rows, int64_t scratch_bytes, std::vector<PrivateValue> values);
+    void begin_region(int64_t rows, int64_t block_rows, int64_t scratch_bytes, std::vector<PrivateValue> values,
+                      std::vector<Stream> streams);
     void end_region();
 
     void run() const;  // all calls in order, with the kernels in force

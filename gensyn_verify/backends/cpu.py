@@ -156,12 +156,36 @@ class _Planner:
         private = {r: self._private_roots(r) for r in self.regions}
         hidden = {id(root) for roots in private.values() for root in roots}
         self.arena_bytes = max(assign_offsets([r for r in self.roots if id(r) not in hidden]), 64)
+        for region, roots in private.items():
+            shared = self._under_outputs(region, roots)
+            for root, output in shared:
+                root.offset = output.offset
+            private[region] = [r for r in roots if all(r is not s for s, _ in shared)]
         self.scratch = {r.first: self._assign_private(r, roots) for r, roots in private.items()}
 
     def _private_roots(self, region: Region) -> list[Root]:
         """Values that nothing outside the region reads: they exist for one block of rows at a time."""
         inside = [r for r in self.roots if r.born == region.first and r.dies <= region.last]
         return [r for r in inside if id(r) in self.used]
+
+    def _under_outputs(self, region: Region, private: list[Root]) -> list[tuple[Root, Root]]:
+        """Private values that may lie in the memory of an output of the region: the map that writes it reads them
+        last, unbroadcast. So that memory comes to cache while the value is computed."""
+        hidden = {id(r) for r in private}
+        found: list[tuple[Root, Root]] = []
+        for root in private:
+            n = self.used[id(root)][1]
+            node, first = self.program.nodes[n], self.program.first_value[n]
+            places = [self.places[v] for v in node.inputs if self.places[v].root is root]
+            if not isinstance(node.op, ops.Map) or not places or places[0].root.born != region.first:
+                continue
+            for out in self.places[first : first + len(node.types)]:
+                free = id(out.root) not in hidden and all(out.root is not o for _, o in found)
+                same = all(p.type == out.type and p.contiguous and p.start == 0 for p in places)
+                if free and same and root.nbytes == out.root.nbytes:
+                    found.append((root, out.root))
+                    break
+        return found
 
     def _assign_private(self, region: Region, roots: list[Root]) -> tuple[int, list[tuple[int, int, int, int]]]:
         """Scratch bytes for a block of rows, and per value its offset (beyond the arena), bytes, row bytes and
