@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,11 +38,13 @@ class Loop:
         self.captured: Captured | None = None
         self.steps = 0
         self.reloads = 0
+        self.fail = False
+        self.views = False  # a state that is views into the executor's memory, as of the native one
 
     def __call__(self, seed: int, lr: float = 0.002) -> float:
         if self.captured is None:
             self.captured = Captured(self)
-            self.executor = backends.make("reference", self.captured.program)
+            self.executor = backends.make("cpu" if self.views else "reference", self.captured.program)
             self.executor.load(self.captured.state)
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(BATCH, FEATURES)).astype(np.float32)
@@ -49,6 +52,8 @@ class Loop:
         scalars = {"lr": np.array(lr, np.float32)}
         metrics = self.executor.step(batch, scalars)
         self.steps += 1
+        if self.fail:
+            raise KeyError
         for listener in self.listeners:
             listener(self.steps, batch, scalars, self.executor.state(), metrics)
         return float(metrics["loss"])
@@ -111,6 +116,25 @@ def test_error_in_the_loop_keeps_every_step_before_it(tmp_path: Path) -> None:
     assert report.verdict is Verdict.UNDECIDED
     assert report.steps_replayed == 6
     assert not report.findings
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_step_that_fails_before_it_is_recorded_spoils_no_checkpoint(tmp_path: Path, caught: bool) -> None:
+    """The executor has moved on by then, so its state is not the one that the last recorded step left."""
+    loop = Loop()
+    loop.views = True
+
+    def train() -> None:
+        with record(loop, tmp_path / "run", interval=2):
+            for i in range(4):
+                loop.fail = i == 3
+                with contextlib.suppress(KeyError if caught else ()):
+                    loop(i)
+
+    with pytest.raises(BundleError if caught else KeyError):
+        train()
+    assert open_run(tmp_path / "run").steps_done == 2
+    assert not replay(tmp_path / "run", everything=True, backend="reference").findings
 
 
 def test_loop_that_explodes_stops_and_names_the_node(tmp_path: Path) -> None:
