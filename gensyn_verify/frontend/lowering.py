@@ -31,7 +31,7 @@ from gensyn_verify.frontend.rules import pointwise as point
 from gensyn_verify.frontend.rules.pointwise import comparison, pointwise
 from gensyn_verify.frontend.tensors import tensor_type
 from gensyn_verify.frontend.trace import Origin
-from gensyn_verify.program import TensorType, Value, functions
+from gensyn_verify.program import TensorType, Value, activations, functions
 
 Rule = Callable[..., Any]
 
@@ -111,11 +111,11 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.gelu": point.gelu,
         "aten.gelu_backward": point.gelu_backward,
         "aten.tanh": pointwise(functions.tanh),
-        "aten.tanh_backward": pointwise(point.tanh_backward),
+        "aten.tanh_backward": pointwise(activations.tanh_backward),
         "aten.sigmoid": pointwise(functions.sigmoid),
-        "aten.sigmoid_backward": pointwise(point.sigmoid_backward),
-        "aten.silu": pointwise(point.silu),
-        "aten.silu_backward": pointwise(point.silu_backward),
+        "aten.sigmoid_backward": pointwise(activations.sigmoid_backward),
+        "aten.silu": pointwise(activations.silu),
+        "aten.silu_backward": pointwise(activations.silu_backward),
         "aten.leaky_relu": point.leaky_relu,
         "aten.leaky_relu_backward": point.leaky_relu_backward,
         "aten.elu": point.elu,

@@ -7,6 +7,8 @@ program    Program, its validation, ProgramBuilder
 encoding   canonical bytes and digest
 merkle     the one keccak-256 tree of the project
 functions  exp, log, tanh ... as published scalar programs
+activations  gelu, silu and derivatives
+published  what the native build compiles in advance
 listing    a program as text
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend.context import Context, Number, Operand, ScalarFunction, nan_of
-from gensyn_verify.program import Reg, Scalar, Value, functions
+from gensyn_verify.program import Reg, Scalar, Value, activations, functions
 
 Rule = Callable[..., Any]
 
@@ -161,10 +161,6 @@ def is_nan(c: Context, x: Operand) -> Value:
 
 # ---- activations and their derivatives --------------------------------------------------------------------------
 
-SQRT_HALF = math.sqrt(0.5)
-SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
-CUBIC = 0.044715
-
 
 def threshold_backward(c: Context, grad: Operand, x: Operand, threshold: Number) -> Value:
     """The gradient where x > threshold (or x is NaN), else 0."""
@@ -176,45 +172,12 @@ def threshold(c: Context, x: Operand, level: Number, value: Number) -> Value:
 
 
 def gelu(c: Context, x: Operand, approximate: str = "none") -> Value:
-    if approximate == "tanh":
-        return c.elementwise(lambda x: 0.5 * x * (1.0 + functions.tanh(_gelu_inner(x))), x)
-    return c.elementwise(lambda x: 0.5 * x * (1.0 + functions.erf(x * SQRT_HALF)), x)
-
-
-def _gelu_inner(x: Scalar) -> Scalar:
-    return SQRT_2_OVER_PI * x.builder.fma(CUBIC, x * x * x, x)
+    return c.elementwise(activations.gelu_tanh if approximate == "tanh" else activations.gelu, x)
 
 
 def gelu_backward(c: Context, grad: Operand, x: Operand, approximate: str = "none") -> Value:
-    def exact(g: Scalar, x: Scalar) -> Scalar:
-        cdf = 0.5 * (1.0 + functions.erf(x * SQRT_HALF))
-        density = functions.exp(-0.5 * (x * x)) * (0.5 * SQRT_2_OVER_PI)
-        return g * x.builder.fma(x, density, cdf)
-
-    def tanh(g: Scalar, x: Scalar) -> Scalar:
-        t = functions.tanh(_gelu_inner(x))
-        inner = SQRT_2_OVER_PI * x.builder.fma(3 * CUBIC, x * x, 1.0)
-        slope = 0.5 * x * ((1.0 - t) * (1.0 + t)) * inner
-        return g * (0.5 * (1.0 + t) + slope)
-
-    return c.elementwise(tanh if approximate == "tanh" else exact, grad, x)
-
-
-def tanh_backward(g: Scalar, y: Scalar) -> Scalar:
-    return g * (1.0 - y * y)
-
-
-def sigmoid_backward(g: Scalar, y: Scalar) -> Scalar:
-    return g * ((1.0 - y) * y)
-
-
-def silu(x: Scalar) -> Scalar:
-    return x * functions.sigmoid(x)
-
-
-def silu_backward(g: Scalar, x: Scalar) -> Scalar:
-    s = functions.sigmoid(x)
-    return g * (s * x.builder.fma(x, 1.0 - s, 1.0))
+    f = activations.gelu_tanh_backward if approximate == "tanh" else activations.gelu_backward
+    return c.elementwise(f, grad, x)
 
 
 def leaky_relu(c: Context, x: Operand, slope: Number = 0.01) -> Value:
