@@ -128,7 +128,6 @@ def compare(
     budget: float = 0.4,
 ) -> Row:
     """Interleaved rounds for about `budget` seconds in all, at least seven."""
-    clock, summary = (time.thread_time, median) if n_threads == 1 else (time.perf_counter, min)
     with threads(n_threads):
         once: dict[str, float] = {}
         for engine, call in engines.items():
@@ -136,17 +135,32 @@ def compare(
             start = time.perf_counter()
             call()
             once[engine] = time.perf_counter() - start
-        repeats = {e: max(1, int(1e-3 / max(s, 1e-7))) for e, s in once.items()}
         rounds = max(7, min(200, int(budget / sum(max(s, 1e-3) for s in once.values()))))
         samples: dict[str, list[float]] = {e: [] for e in engines}
         for _ in range(rounds):
             for engine, call in engines.items():
-                if n_threads > 1:
-                    time.sleep(0.02)  # until the threads of the engine before have stopped spinning
                 call()  # wakes the engine's threads, and puts its data where the caches hold them
-                count = range(repeats[engine])
-                start = clock()
-                for _ in count:
-                    call()
-                samples[engine].append((clock() - start) / len(count))
+                samples[engine] += _one_thread(call, once[engine]) if n_threads == 1 else _more_threads(call)
+    summary = median if n_threads == 1 else min
     return Row(title, n_threads, {e: summary(s) for e, s in samples.items()}, work, unit)
+
+
+def _one_thread(call: Call, once: float) -> list[float]:
+    """The mean CPU seconds of as many calls as make a millisecond."""
+    count = range(max(1, int(1e-3 / max(once, 1e-7))))
+    start = time.thread_time()
+    for _ in count:
+        call()
+    return [(time.thread_time() - start) / len(count)]
+
+
+def _more_threads(call: Call) -> list[float]:
+    """The least wall-clock seconds of single calls over a hundredth of a second, after the threads of the engine
+    before have stopped spinning.
+    """
+    time.sleep(0.02)
+    least, end = float("inf"), time.perf_counter() + 0.01
+    while (start := time.perf_counter()) < end:
+        call()
+        least = min(least, time.perf_counter() - start)
+    return [least]
