@@ -91,7 +91,8 @@ __attribute__((noinline)) void tile(const TileArgs& t) {
             }
 #pragma GCC unroll 16
             for (int i = 0; i < mr; i++) {
-                const F x = splat((i < 3 ? a0 : i < 6 ? a3 : a6)[i % 3 * a_row]);
+                const float* a = i < 3 ? a0 : i < 6 ? a3 : a6;
+                const F x = splat(a[i % 3 * a_row]);
 #pragma GCC unroll 4
                 for (int j = 0; j < nv; j++) acc[i][j] = fma(x, row[j], acc[i][j]);
             }
