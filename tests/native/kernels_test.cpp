@@ -47,6 +47,12 @@ int failures = 0;
 long checks = 0;
 std::string context;
 
+}  // namespace
+// AddressSanitizer calls it before it reports.
+extern "C" void __asan_on_error();
+extern "C" void __asan_on_error() { std::printf("sanitizer error in %s\n", context.c_str()), std::fflush(stdout); }
+namespace {
+
 void check(bool ok, const std::string& what) {
     checks++;
     if (ok) return;
