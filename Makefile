@@ -43,20 +43,9 @@ test-isas: $(VENV)/.dev
 test-aarch64: $(VENV)/.dev
 	.ci/aarch64.sh $(BIN)/python
 
-# The kernels on memory of exactly the right size under AddressSanitizer and UndefinedBehaviorSanitizer, the thread pool
-# under ThreadSanitizer too.
+# The native code under Address-, UndefinedBehavior- and ThreadSanitizer, by g++ and clang++; ARGS picks Python tests.
 test-sanitize: $(VENV)/.dev
-	$(call native-tests,ON,kernels_test threads_test)
-	$(call native-tests,thread,threads_test)
-
-# $(call native-tests,SANITIZERS,TESTS): build tests/native in a folder of its own and run them.
-define native-tests
-	$(BIN)/cmake -S . -B build/sanitize-$(1) -G Ninja --log-level=WARNING -DCMAKE_BUILD_TYPE=Release -DGV_SANITIZE=$(1) \
-	  -DGV_NATIVE_TESTS=ON -DPython_EXECUTABLE=$(abspath $(BIN))/python -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
-	$(BIN)/cmake --build build/sanitize-$(1) --target $(2)
-	set -e; for test in $(2); do build/sanitize-$(1)/$$test; done
-endef
+	.ci/sanitize.sh $(BIN)/python $(ARGS)
 
 # exp, log, tanh ... on all 2^32 inputs and every instruction set; takes long, ARGS picks functions.
 test-exhaustive: $(VENV)/.dev

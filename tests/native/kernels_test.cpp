@@ -325,7 +325,8 @@ void test_map() {
     const int64_t elements = product(shape);
     std::string letters = "F";
     for (int64_t n = rng.below(4); n > 0; n--) letters += rng.of({'F', 'I', 'U', 'M'});
-    const Program program(letters, int(rng.below(14)), int(1 + rng.below(3)));
+    const int instructions = int(rng.below(14)), n_outputs = int(1 + rng.below(3));
+    const Program program(letters, instructions, n_outputs);
     context = text("map elements rank inputs instructions",
                    {elements, int64_t(shape.size()), int64_t(letters.size()), int64_t(program.code.size() / 4)});
     std::vector<Memory> inputs, outputs;
@@ -537,7 +538,8 @@ void test_random() {
 // ---- blake3
 
 void test_blake3() {
-    const int64_t n = rng.chance(3) ? rng.below(400000) : rng.below(70) * 1024 + rng.of<int64_t>({-1, 0, 1, 500});
+    const int64_t chunks = rng.below(70), beside = rng.of<int64_t>({-1, 0, 1, 500});
+    const int64_t n = rng.chance(3) ? rng.below(400000) : chunks * 1024 + beside;
     if (n < 0) return;
     context = text("blake3 bytes", {n});
     const Memory data(Dtype::u8, n), tree(Dtype::u8, int64_t(gv::blake3_tree_bytes(size_t(n)))), root(Dtype::u8, 32);

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# The native code under sanitizers, warnings as errors:
+#   tests/native/kernels_test   AddressSanitizer and UndefinedBehaviorSanitizer, by g++ and, where it is there, clang++
+#   tests/native/threads_test   ThreadSanitizer
+#   tests/backends, commit      the Python tests of the native kernels, AddressSanitizer and UndefinedBehaviorSanitizer
+#
+#     .ci/sanitize.sh [PYTHON] [PYTEST ARGUMENT ...]      PYTHON (default .venv/bin/python) has the `dev` extra and cmake
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=$(realpath -s "${1:-.venv/bin/python}")
+shift || true
+build=$PWD/build/sanitize
+tests=("$@")
+((${#tests[@]})) || tests=(tests/backends tests/commit)
+PATH=$(dirname "$python"):$PATH
+
+native() { # build folder, compiler, sanitizer, targets
+    echo "== $1: $2, GV_SANITIZE=$3"
+    cmake -S . -B "$build/$1" -G Ninja -Wno-dev --log-level=WARNING -DCMAKE_BUILD_TYPE=Release -DGV_WERROR=ON \
+        -DGV_NATIVE_TESTS=ON -DGV_SANITIZE="$3" -DCMAKE_CXX_COMPILER="$2" -DPython_EXECUTABLE="$python" \
+        -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >/dev/null
+    cmake --build "$build/$1" --target "${@:4}"
+}
+export UBSAN_OPTIONS=print_stacktrace=1
+
+native threads g++ thread threads_test
+"$build/threads/threads_test"
+native gcc g++ ON _native kernels_test
+"$build/gcc/kernels_test"
+if command -v clang++ >/dev/null; then
+    native clang clang++ ON kernels_test
+    "$build/clang/kernels_test"
+else
+    echo "== clang++ is not installed: g++ alone"
+fi
+
+# The package is a copy with this native build, put on the path of the plain interpreter together with the environment's
+# packages: installed in the environment, the hook of the editable install would come first.
+echo "== ${tests[*]}"
+rm -rf "$build/package"
+mkdir -p "$build/package"
+cp -r gensyn_verify "$build/package/"
+find "$build/package" \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
+cp "$build"/gcc/_native*.so "$build/package/gensyn_verify/"
+
+# The interpreter itself is not instrumented: the runtime has to be there before it, and its own leaks are not ours.
+plain=$("$python" -c "import sys; print(sys._base_executable)")
+packages=$("$python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+    PYTHONPATH=$build/package:$packages "$plain" -P -m pytest -q -n auto -p no:cacheprovider "${tests[@]}"
