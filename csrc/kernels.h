@@ -2,8 +2,18 @@
 // instruction set. Kernels never allocate in the steady state, never throw, and give the same bits for any thread
 // count.
 #pragma once
+#include <cfloat>
 #include <cstddef>
 #include <cstdint>
+
+// What the kernels take for granted of a compiler; elsewhere bits would differ, so nothing is built.
+#if defined(__FAST_MATH__)
+#error "-ffast-math (or -Ofast) changes results"
+#endif
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "tensors are little-endian and are read as they lie"
+#endif
+static_assert(FLT_EVAL_METHOD == 0, "float is computed in a wider format (x87?)");
 
 namespace gv {
 
