@@ -31,6 +31,7 @@ from gensyn_verify.program import Program
 
 Call = Callable[[], object]
 OURS = "ours"
+SPINNING = 0.15  # seconds for which a peer's idle threads may keep a processor busy; OpenBLAS needs most of them
 
 
 class Native:
@@ -135,7 +136,7 @@ def compare(
             start = time.perf_counter()
             call()
             once[engine] = time.perf_counter() - start
-        rounds = max(7, min(200, int(budget / sum(max(s, 1e-3) for s in once.values()))))
+        rounds = max(7, min(200 if n_threads == 1 else 10, int(budget / sum(max(s, 1e-3) for s in once.values()))))
         samples: dict[str, list[float]] = {e: [] for e in engines}
         for _ in range(rounds):
             for engine, call in engines.items():
@@ -158,7 +159,7 @@ def _more_threads(call: Call) -> list[float]:
     """The least wall-clock seconds of single calls over a hundredth of a second, after the threads of the engine
     before have stopped spinning.
     """
-    time.sleep(0.02)
+    time.sleep(SPINNING)
     least, end = float("inf"), time.perf_counter() + 0.01
     while (start := time.perf_counter()) < end:
         call()

@@ -1,16 +1,19 @@
 #include "threads.h"
 
 #include <pthread.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <list>
 #include <mutex>
 #include <new>
 #include <system_error>
 #include <thread>
-#include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -66,6 +69,39 @@ namespace {
 
 thread_local bool inside = false;
 
+#if defined(__linux__)
+// Wakes a worker elsewhere than on the processor of the caller. Linux wakes a thread where it slept if it sees no idle
+// processor, and a virtual machine's halted one does not count as idle: the worker would queue behind its caller, call
+// after call, until the load balancer moves it. `sleeping` and `mask` are guarded by the pool's mutex.
+class Placement {
+  public:
+    void sleeps() { sleeping_ = sched_getcpu(); }
+    void wakes() {
+        if (moved_) pthread_setaffinity_np(pthread_self(), sizeof mask_, &mask_);
+        moved_ = false, sleeping_ = -1;
+    }
+    void move_off(pthread_t thread, int processor) {
+        if (sleeping_ != processor || moved_ || pthread_getaffinity_np(thread, sizeof mask_, &mask_) != 0) return;
+        cpu_set_t others = mask_;
+        CPU_CLR(processor, &others);
+        moved_ = CPU_COUNT(&others) > 0 && pthread_setaffinity_np(thread, sizeof others, &others) == 0;
+    }
+    static int here() { return sched_getcpu(); }
+
+  private:
+    int sleeping_ = -1;  // the processor
+    bool moved_ = false;
+    cpu_set_t mask_;  // before it was moved
+};
+#else
+struct Placement {
+    void sleeps() {}
+    void wakes() {}
+    void move_off(pthread_t, int) {}
+    static int here() { return 0; }
+};
+#endif
+
 class Pool {
   public:
     // One parallel region at a time; a second caller computes alone.
@@ -79,13 +115,19 @@ class Pool {
             generation_.fetch_add(1, std::memory_order_release);
         }
         wake_.notify_all();
-        for (auto& t : threads_) t.join();
-        threads_.clear();
+        for (Worker& w : workers_) w.thread.join();
+        workers_.clear();
         stop_ = false;
+        std::lock_guard<std::mutex> lock(mutex_);
         try {
-            for (int i = 0; i < workers; i++) threads_.emplace_back([this, g = generation_.load()] { work(g); });
+            for (int i = 0; i < workers; i++) {
+                Worker& w = workers_.emplace_back();
+                w.placement.sleeps();
+                w.thread = std::thread([this, &w, g = generation_.load()] { work(w.placement, g); });
+                w.placement.move_off(w.thread.native_handle(), Placement::here());
+            }
         } catch (const std::system_error&) {
-            // The system has no more threads to give: fewer compute the same bits.
+            workers_.pop_back();  // the system has no more threads to give: fewer compute the same bits
         }
     }
 
@@ -99,6 +141,7 @@ class Pool {
             tasks_ = tasks;
             next_.store(0, std::memory_order_relaxed);
             open_.store(true);
+            for (Worker& w : workers_) w.placement.move_off(w.thread.native_handle(), Placement::here());
             generation_.fetch_add(1, std::memory_order_release);
         }
         wake_.notify_all();
@@ -131,17 +174,23 @@ class Pool {
         inside = false;
     }
 
-    void work(uint64_t seen) {
+    void work(Placement& placement, uint64_t seen) {
         NumericsScope numerics;
         if (control_register() != 0) {
             std::fprintf(stderr, "gensyn_verify: a worker thread cannot set its floating-point control register\n");
             std::abort();
         }
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            placement.wakes();
+        }
         for (;;) {
             for (int spin = 0; spin < SPINS && generation_.load(std::memory_order_acquire) == seen; spin++) pause();
             if (generation_.load(std::memory_order_acquire) == seen) {
                 std::unique_lock<std::mutex> lock(mutex_);
+                placement.sleeps();
                 wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
+                placement.wakes();
             }
             seen = generation_.load(std::memory_order_acquire);
             if (stop_) return;
@@ -151,7 +200,12 @@ class Pool {
         }
     }
 
-    std::vector<std::thread> threads_;
+    struct Worker {
+        std::thread thread;
+        Placement placement;
+    };
+
+    std::list<Worker> workers_;  // none moves: a thread keeps a reference
     int asked_ = 0;
     std::mutex mutex_;
     std::condition_variable wake_;
