@@ -21,7 +21,15 @@ from common import OURS, Call, Native, Row
 
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.cpu import Executor
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, Scalar, TensorType, Value, functions
+from gensyn_verify.program import (
+    Dtype,
+    Program,
+    ProgramBuilder,
+    TensorType,
+    Value,
+    activations,
+    functions,
+)
 
 Shape = tuple[int, ...]
 Graph = Callable[[ProgramBuilder, Value], Value]
@@ -53,7 +61,8 @@ def reduction(name: str, shape: Shape, axes: tuple[int, ...]) -> Case:
 
 def softmax(g: ProgramBuilder, x: Value) -> Value:
     powers = g.map(lambda v, m: functions.exp(v - m), x, g.reduce("max", x, [1], keepdims=True))
-    return g.map(lambda p, s: p / s, powers, g.reduce("sum", powers, [1], keepdims=True))
+    inverse = g.map(lambda s: 1.0 / s, g.reduce("sum", powers, [1], keepdims=True))
+    return g.map(lambda p, i: p * i, powers, inverse)
 
 
 def torch_softmax(x: torch.Tensor, out: torch.Tensor) -> object:
@@ -65,14 +74,9 @@ def layer_norm(g: ProgramBuilder, x: Value) -> Value:
     n = float(x.shape[1])
     gain, offset = (g.input("batch", name, TensorType(Dtype.f32, x.shape[1:])) for name in ("gain", "offset"))
     mean = g.map(lambda s: s / n, g.reduce("sum", x, [1], keepdims=True))
-    centred = g.map(lambda v, m: v - m, x, mean)
-    squares = g.map(lambda d: d * d, centred)
-    deviation = g.map(lambda s: (s / n + EPSILON).sqrt(), g.reduce("sum", squares, [1], keepdims=True))
-
-    def scale(d: Scalar, deviation: Scalar, gain: Scalar, offset: Scalar) -> Scalar:
-        return d.builder.fma(gain, d / deviation, offset)
-
-    return g.map(scale, centred, deviation, gain, offset)
+    squares = g.map(activations.squared_distance, x, mean)
+    inverse = g.map(lambda s: 1.0 / (s / n + EPSILON).sqrt(), g.reduce("sum", squares, [1], keepdims=True))
+    return g.map(activations.normalize, x, mean, inverse, gain, offset)
 
 
 def torch_layer_norm(shape: Shape) -> Callable[[torch.Tensor, torch.Tensor], object]:

@@ -60,8 +60,10 @@ def loop(number: int, name: str, program: ScalarProgram) -> str:
         args = ", ".join(f"v{a}" for a in instruction.args)
         body.append(f"const {types[n]} v{n} = {identifier(instruction.op)}({args});")
     for n, v in enumerate(program.outputs):
-        body.append(f"store(y{n} + i * W, " + (f"canonical(v{v})" if types[v] == "F" else f"v{v}") + ");")
-    text = [f"// {name}", f"inline void published_{number}(int64_t vectors, const Operand* x, uint32_t* const* y) {{"]
+        value = f"canonical(v{v})" if types[v] == "F" else f"v{v}"
+        body.append(f"streams ? stream(y{n} + i * W, {value}) : store(y{n} + i * W, {value});")
+    text = [f"// {name}", "template <bool streams>"]
+    text += [f"void published_{number}(int64_t vectors, const Operand* x, uint32_t* const* y) {{"]
     text += [f"    {line}" for line in head]
     text += ["    for (int64_t i = 0; i < vectors; i++) {", *(f"        {line}" for line in body), "    }", "}"]
     return "\n".join(text)
@@ -88,8 +90,8 @@ def published() -> str:
         [
             HEADER + "#ifdef GV_PUBLISHED_LOOPS\nnamespace gv {\nnamespace {",
             *loops,
-            "constexpr PublishedLoop published_loops[] = {"
-            + ", ".join(f"published_{n}" for n in range(len(PUBLISHED)))
+            "template <bool streams>\nconstexpr PublishedLoop published_loops[] = {"
+            + ", ".join(f"published_{n}<streams>" for n in range(len(PUBLISHED)))
             + "};",
             "}  // namespace\n}  // namespace gv\n#else\nnamespace gv {\nnamespace {",
             *records,

@@ -105,6 +105,7 @@ constexpr int64_t LONG_ROW = 512;           // rows this long are cut into block
 constexpr int64_t BLOCK_BYTES = 24 * 1024;  // of registers and staging: most of the first cache level
 constexpr int64_t SHORTEST = 64, LONGEST = 4096;
 constexpr int64_t PARALLEL_WORK = 1 << 18;  // elements times loops from which a second thread pays
+constexpr int64_t STREAMED = 1 << 21;       // elements of outputs that are stored past the caches
 constexpr uint8_t BOOLEAN = 3;              // Reg.boolean
 
 // What one call decides once.
@@ -117,6 +118,7 @@ struct Plan {
     bool rows;  // blocks stay within rows
     Walk walk[MAX_INPUTS];
     int64_t period[MAX_INPUTS];
+    bool streams;     // outputs are too large for the caches to keep them
     int64_t block;    // elements, whole vectors
     int64_t spacing;  // of registers, in words: not a multiple of a page, or all would share the same few cache lines
     int64_t staging;  // words that an input may need: a block, its last vector written whole, or a period more
@@ -124,9 +126,10 @@ struct Plan {
     explicit Plan(const MapArgs& args)
         : m(args),
           p(*args.program),
-          compiled(p.compiled < 0 ? nullptr : published_loops[p.compiled]),
+          compiled(p.compiled < 0 ? nullptr : published_loops<false>[p.compiled]),
           box(args, strides),
           rows(box.rank == 1 || box.inner() >= LONG_ROW) {
+        streams = compiled && m.end - m.begin >= STREAMED;  // not in a region, where blocks are small
         int buffers = registers();
         for (int i = 0; i < p.n_inputs; i++) {
             walk[i] = how(i);
@@ -208,6 +211,7 @@ class Machine {
             block(begin, n);
             begin += n;
         }
+        if (plan_.streams) end_streams();
     }
 
   private:
@@ -255,7 +259,7 @@ class Machine {
             if (s.op < operation_count)
                 loops[s.op](to, x, vectors);
             else
-                published_loops[s.op - operation_count](vectors, x, &to);
+                published_loops<false>[s.op - operation_count](vectors, x, & to);
         }
         for (int o = 0; o < p.n_outputs; o++) store_elements(dtype(o), output(o, e), values_[p.outputs[o]], n);
     }
@@ -266,11 +270,19 @@ class Machine {
         uint32_t* to[MAX_OUTPUTS];
         for (int o = 0; o < outputs; o++)
             to[o] = direct(dtype(o), n) ? static_cast<uint32_t*>(output(o, e)) : registers_ + o * plan_.spacing;
-        plan_.compiled((n + W - 1) / W, values_, to);
+        if (plan_.streams && aligned(to))
+            published_loops<true>[plan_.p.compiled]((n + W - 1) / W, values_, to);
+        else
+            plan_.compiled((n + W - 1) / W, values_, to);
         for (int o = 0; o < outputs; o++)
             if (!direct(dtype(o), n)) store_elements(dtype(o), output(o, e), {to[o], W}, n);
     }
 
+    bool aligned(uint32_t* const* to) const {
+        for (int o = 0; o < plan_.p.n_outputs; o++)
+            if (reinterpret_cast<uintptr_t>(to[o]) % (W * 4) != 0) return false;
+        return true;
+    }
     static bool direct(Dtype d, int64_t n) { return dtype_size(d) == 4 && n % W == 0; }
     Dtype dtype(int o) const { return plan_.m.output_dtypes[o]; }
     void* output(int o, int64_t e) const {

@@ -35,6 +35,23 @@ template <class V, class T>
 inline void store(T* p, V v) {
     std::memcpy(p, &v, sizeof v);
 }
+// A store past the caches, for what nobody reads soon: memory need not be read first. p is aligned to a vector.
+// `end_streams` orders such stores before all later ones.
+template <class V>
+inline void stream(uint32_t* p, V v) {
+#if defined(GV_ISA_avx512)
+    _mm512_stream_si512((__m512i*)p, (__m512i)v);
+#elif defined(GV_ISA_avx2)
+    _mm256_stream_si256((__m256i*)p, (__m256i)v);
+#else
+    store(p, v);
+#endif
+}
+inline void end_streams() {
+#if defined(GV_ISA_avx512) || defined(GV_ISA_avx2)
+    _mm_sfence();
+#endif
+}
 // The first n lanes, 1 <= n <= W, and nothing beyond them in memory; the other lanes of the vector are +0.
 inline F load_first(const float* p, int n) {
 #if defined(GV_ISA_avx512)

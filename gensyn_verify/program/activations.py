@@ -54,3 +54,19 @@ def silu(x: Scalar) -> Scalar:
 def silu_backward(g: Scalar, x: Scalar) -> Scalar:
     s = functions.sigmoid(x)
     return g * (s * x.builder.fma(x, 1.0 - s, 1.0))
+
+
+# ---- normalization: x with its mean and 1/deviation ---------------------------------------------------------------
+
+
+def squared_distance(x: Scalar, mean: Scalar) -> Scalar:
+    d = x - mean
+    return d * d
+
+
+def standard(x: Scalar, mean: Scalar, inverse: Scalar) -> Scalar:
+    return (x - mean) * inverse
+
+
+def normalize(x: Scalar, mean: Scalar, inverse: Scalar, weight: Scalar, bias: Scalar) -> Scalar:
+    return x.builder.fma(weight, standard(x, mean, inverse), bias)

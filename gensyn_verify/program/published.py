@@ -41,5 +41,7 @@ PUBLISHED: dict[str, ScalarProgram] = {
     "softmax_backward": trace(lambda g, y, s: y * (g - s), F, F, F),
     "log_softmax": trace(lambda x, m, log: (x - m) - log, F, F, F),
     "log_softmax_backward": trace(lambda g, y, s: g - functions.exp(y) * s, F, F, F),
-    "normalize": trace(lambda d, deviation, gain, offset: d.builder.fma(gain, d / deviation, offset), F, F, F, F),
+    "squared_distance": trace(activations.squared_distance, F, F),
+    "standard": trace(activations.standard, F, F, F),
+    "normalize": trace(activations.normalize, F, F, F, F, F),
 }  # fmt: skip

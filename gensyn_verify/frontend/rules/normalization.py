@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend.context import Context, Number, Operand
 from gensyn_verify.frontend.rules.reductions import moments
-from gensyn_verify.program import Dtype, Scalar, TensorType, Value
+from gensyn_verify.program import Dtype, Scalar, TensorType, Value, activations
 
 
 def batch_norm(
@@ -133,11 +133,12 @@ def _normalized(
 
     def f(x: Scalar, mean: Scalar, inverse: Scalar, *affine: Scalar) -> Scalar:
         rest = iter(affine)
-        y = (x - mean) * inverse
+        y = activations.standard(x, mean, inverse)
         if weight is None:
             return y if bias is None else y + next(rest)
-        w = next(rest)
-        return y * w if bias is None else x.builder.fma(w, y, next(rest))
+        if bias is None:
+            return y * next(rest)
+        return activations.normalize(x, mean, inverse, next(rest), next(rest))
 
     return c.elementwise(f, x, mean, inverse, *given)
 
@@ -157,7 +158,7 @@ def _backward(
     """With z = (x - mean) inverse and h = grad weight: by input inverse (h - mean(h) - z mean(h z)), means over the
     `normalized` axes (None: statistics are constants, no means); by weight and bias the sums of grad z and grad."""
     wide = TensorType(Dtype.f32, x.shape)
-    z = c.map(lambda x, m, i: (x - m) * i, x, mean, inverse, out=wide)
+    z = c.map(activations.standard, x, mean, inverse, out=wide)
     w: Operand = 1.0 if weight is None else c.g.reshape(c.value(weight), shape)
     h = c.map(lambda g, w: g * w, grad, w, out=wide)
     results: list[Value | None] = [None, None, None]
