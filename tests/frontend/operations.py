@@ -1,4 +1,4 @@
-"""Every operation of the lowering table as a differentiable function, and how to run one on the engine.
+"""Every operation of the lowering table as a differentiable function.
 
 A case is a function of floating inputs (and of fixed integer or boolean tensors). Its ATen graph holds forward and
 backward, so one case exercises several entries of the table.
@@ -11,20 +11,12 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
-from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gensyn_verify import backends
-from gensyn_verify.frontend.context import Builder, Context
-from gensyn_verify.frontend.lowering import lower
-from gensyn_verify.frontend.tensors import tensor_type, to_array
-from gensyn_verify.frontend.trace import VISIBLE_CHANGES
-from gensyn_verify.program import Dtype, TensorType, Value
+from tests.frontend.comparison import graph_of, results_of, with_gradients
 
 Shape = tuple[int, ...]
 
@@ -50,66 +42,22 @@ class Case:
         return [torch.randn(r.shape, generator=g) for r in self.results(self.inputs(0))]
 
     def results(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        results = self.f(*inputs)
-        return list(results) if isinstance(results, (tuple, list)) else [results]
+        return results_of(self.f, inputs)
 
     def with_gradients(self, inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
         """All results, and the gradients of the loss by those inputs that it depends on."""
-        n = len(self.shapes)
-        leaves = [x.detach().requires_grad_() for x in inputs[:n]]
-        results = self.results([*leaves, *inputs[n:]])
-        smooth = [(r, w.to(r.dtype)) for r, w in zip(results, weights, strict=True) if r.requires_grad]
-        grads: Sequence[Any] = ()
-        if smooth:
-            total = sum(((r * w).sum() for r, w in smooth), torch.zeros(()))
-            grads = torch.autograd.grad(total, leaves, allow_unused=True)
-        return [*(r.detach() for r in results), *(x for x in grads if x is not None)]
+        return with_gradients(self.f, inputs, len(self.shapes), weights)
+
+    def examples(self, seed: int) -> list[Tensor]:
+        """What the graph of the case takes."""
+        return [*self.inputs(seed), *self.weights(seed)]
 
 
 @cache
-def graph_of(name: str) -> fx.GraphModule:
+def graph_of_case(name: str) -> fx.GraphModule:
     """The functional ATen graph of results and gradients; its inputs are those of the case, then the weights."""
     case = CASES[name]
-    examples = [*case.inputs(0), *case.weights(0)]
-    n = len(case.inputs(0))
-
-    def flat(*tensors: Tensor) -> list[Tensor]:
-        return case.with_gradients(tensors[:n], tensors[n:])
-
-    trace = make_fx(flat, decomposition_table=VISIBLE_CHANGES, tracing_mode="fake", _allow_non_fake_inputs=True)
-    first = trace(*examples)
-
-    def pure(*tensors: Tensor) -> Any:
-        return fx.Interpreter(first).run(*tensors, enable_io_processing=False)
-
-    second = make_fx(functionalize(pure, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
-    return second(*examples)
-
-
-class Engine:
-    """A case as a program on one backend."""
-
-    def __init__(self, name: str, backend: str) -> None:
-        self.case, graph = CASES[name], graph_of(name)
-        examples = [*self.case.inputs(0), *self.case.weights(0)]
-        g = Builder()
-        step = g.input("state", "step", TensorType(Dtype.u32, ()))
-        g.output("state", "step", step)
-        self.names = [f"in{n}" for n in range(len(examples))]
-        values = [g.input("batch", n, tensor_type(t)) for n, t in zip(self.names, examples, strict=True)]
-        context = Context(g, step, seed=0)
-        (output,) = graph.graph.find_nodes(op="output")
-        for n, r in enumerate(lower(graph, values, context, range(len(output.args[0])))):
-            g.output("metric", f"out{n:03}", r if isinstance(r, Value) else context.value(r))
-        self.executor = backends.make(backend, g.build())
-        self.executor.load({**context.added_state, "step": np.array(0, np.uint32)})
-
-    def __call__(self, seed: int) -> list[np.ndarray[Any, Any]]:
-        """Results and gradients."""
-        tensors = [*self.case.inputs(seed), *self.case.weights(seed)]
-        batch = {n: to_array(t, n) for n, t in zip(self.names, tensors, strict=True)}
-        metrics = self.executor.step(batch, {})
-        return [metrics[name].copy() for name in sorted(metrics)]
+    return graph_of(case.f, case.inputs(0), len(case.shapes), case.weights(0))
 
 
 def _integers(high: int, *shapes: Shape) -> Callable[[torch.Generator], list[Tensor]]:
