@@ -12,7 +12,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.cpp)
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo test lint format test-isas test-sanitize test-aarch64 test-exhaustive bench wheel clean
+.PHONY: demo test lint format test-isas test-sanitize test-aarch64 test-exhaustive test-fuzz bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -50,6 +50,10 @@ test-sanitize: $(VENV)/.dev
 # exp, log, tanh ... on all 2^32 inputs and every instruction set; takes long, ARGS picks functions.
 test-exhaustive: $(VENV)/.dev
 	$(BIN)/python tests/exhaustive/elementary.py $(ARGS)
+
+# Mutated bundles, many: GENSYN_VERIFY_FUZZ_CASES (default 100000) of series GENSYN_VERIFY_FUZZ_SEED.
+test-fuzz: $(VENV)/.dev
+	GENSYN_VERIFY_FUZZ_CASES=$${GENSYN_VERIFY_FUZZ_CASES:-100000} $(BIN)/pytest -q tests/protocol/test_fuzz.py $(ARGS)
 
 # Bits first, then times beside the peers; ARGS picks, e.g. ARGS=bench/bench_dot.py.
 bench: $(VENV)/.dev

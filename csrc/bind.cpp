@@ -121,9 +121,9 @@ void bind_plan(py::module_& m) {
              })
         .def("scalar_program",
              [](Plan& plan, int inputs, std::vector<uint32_t> constants, std::vector<uint16_t> code,
-                std::vector<uint16_t> outputs, std::vector<uint8_t> types, int compiled) {
+                std::vector<uint16_t> outputs, std::vector<uint8_t> types) {
                  return plan.scalar_program(
-                     {inputs, std::move(constants), std::move(code), std::move(outputs), std::move(types), compiled});
+                     {inputs, std::move(constants), std::move(code), std::move(outputs), std::move(types)});
              })
         .def("map", [](Plan& plan, int program, Ints shape, const std::vector<PyView>& in,
                        const std::vector<PyView>& out) { plan.map(program, std::move(shape), views(in), views(out)); })

@@ -21,7 +21,6 @@ struct ScalarProgramData {
     std::vector<uint16_t> code;  // 4 words an instruction: operation, arguments
     std::vector<uint16_t> outputs;
     std::vector<uint8_t> types;
-    int compiled;
 };
 
 // A value that only a region reads and writes: it has no place in the arena, but offsets from `offset` on, beyond the

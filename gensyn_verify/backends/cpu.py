@@ -18,7 +18,6 @@ from gensyn_verify.backends.planning import ALIGN, FOREVER, Place, Root, assign_
 from gensyn_verify.errors import BackendError, LimitError
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Node, Program
-from gensyn_verify.program.published import PUBLISHED
 from gensyn_verify.program.scalar import OPERATIONS, ScalarProgram
 from gensyn_verify.program.types import TensorType
 
@@ -26,8 +25,6 @@ try:
     from gensyn_verify import _native
 except ImportError as error:  # pragma: no cover
     raise BackendError(f"the native kernels are not built ({error}); install the package with pip") from error
-
-_COMPILED = {scalar: number for number, scalar in enumerate(PUBLISHED.values())}
 
 
 def select_isa(wanted: str) -> None:
@@ -437,9 +434,9 @@ def _write_layout(plan: _native.Plan, op: ops.Op, inputs: list[Place], out: Plac
         _copy(plan, x, Place(out.root, x.type, 0, row_major(x.type.shape)))
 
 
-def _scalar_arguments(s: ScalarProgram) -> tuple[int, list[int], list[int], list[int], list[int], int]:
+def _scalar_arguments(s: ScalarProgram) -> tuple[int, list[int], list[int], list[int], list[int]]:
     code: list[int] = []
     for i in s.code:
         code += [OPERATIONS[i.op].code, *i.args, *[0] * (3 - len(i.args))]
     types = [int(t) for t in s.value_types]
-    return len(s.inputs), [c.bits for c in s.constants], code, list(s.outputs), types, _COMPILED.get(s, -1)
+    return len(s.inputs), [c.bits for c in s.constants], code, list(s.outputs), types

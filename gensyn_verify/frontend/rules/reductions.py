@@ -141,7 +141,7 @@ def norm(
     return vector_norm(c, x, 2 if p is None else p, dim, keepdim)
 
 
-# ---- softmax: max, subtract, exp, sum, multiply by 1/sum -------------------------------------------------------------------
+# ---- softmax: max, subtract, exp, sum, multiply by 1/sum --------------------------------------------------------
 
 
 def _shifted(c: Context, x: Value, dim: int) -> tuple[Value, Value, Value, TensorType]:
