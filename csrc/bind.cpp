@@ -6,6 +6,7 @@
 #include "keccak.h"
 #include "kernels.h"
 #include "plan.h"
+#include "program.h"
 #include "scalar_code.h"
 #include "threads.h"
 
@@ -107,6 +108,25 @@ void bind_hashes(py::module_& m) {
     });
 }
 
+void bind_program(py::module_& m) {
+    py::register_exception_translator([](std::exception_ptr error) {
+        try {
+            if (error) std::rethrow_exception(error);
+        } catch (const gv::Refusal& refusal) {
+            const py::object errors = py::module_::import("gensyn_verify.errors");
+            const py::object kind = errors.attr(refusal.limit ? "LimitError" : "ProgramError");
+            PyErr_SetString(kind.ptr(), refusal.what());
+        }
+    });
+    m.def(
+        "program_digest",
+        [](const py::buffer& data) {
+            Bytes bytes(data);
+            return digest(gv::decode_program(bytes.data(), bytes.size()).digest.data());
+        },
+        "Decodes and checks a program; its digest. ProgramError or LimitError as program.decode.");
+}
+
 void bind_plan(py::module_& m) {
     py::class_<Plan>(m, "Plan")
         .def(py::init<int64_t>())
@@ -176,5 +196,6 @@ PYBIND11_MODULE(_native, m) {
     m.doc() = "Native kernels of gensyn_verify. Callers validate; see gensyn_verify.backends.cpu.";
     bind_machine(m);
     bind_hashes(m);
+    bind_program(m);
     bind_plan(m);
 }

@@ -1,4 +1,7 @@
-"""Canonical bytes of programs: one encoding, every other refused, and nothing but the project's errors."""
+"""Canonical bytes of programs: one encoding, every other refused, and nothing but the project's errors.
+
+The native decoder, for solvers without Python, must agree on every byte string: accept with the same digest, or refuse.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import scalar_programs, storage
 
+from gensyn_verify import _native
 from gensyn_verify.errors import LimitError, ProgramError
 from gensyn_verify.program import decode, encode, ops
-from gensyn_verify.program.encoding import MAGIC, MAX_PROGRAM_BYTES, Writer, node_record, records, scalar_record
+from gensyn_verify.program.encoding import (
+    MAGIC,
+    MAX_PROGRAM_BYTES,
+    Writer,
+    node_record,
+    program_digest,
+    records,
+    scalar_record,
+)
 from gensyn_verify.program.merkle import merkle_root
 from gensyn_verify.program.program import Input, Node, Output, Program, ProgramBuilder, Value
 from gensyn_verify.program.scalar import OPERATIONS, Constant, Instruction, ScalarProgram
@@ -30,8 +42,16 @@ def assert_canonical_or_refused(data: bytes) -> None:
     try:
         program = decode(data)
     except (ProgramError, LimitError):
+        assert_native_refuses(data)
         return
     assert encode(program) == data
+    assert _native.program_digest(data) == program_digest(program, _native.keccak256)
+
+
+def assert_native_refuses(data: bytes) -> str:
+    with pytest.raises((ProgramError, LimitError)) as caught:
+        _native.program_digest(data)
+    return str(caught.value)
 
 
 # ---- round trips
@@ -102,7 +122,17 @@ def draw_node(draw: st.DrawFn, g: ProgramBuilder, values: list[Value]) -> tuple[
 def test_decoding_gives_the_program_back(program: Program) -> None:
     data = encode(program)
     assert decode(data) == program
-    assert encode(decode(data)) == data
+    assert_canonical_or_refused(data)
+
+
+@given(programs(), st.data())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_mutations_of_random_programs(program: Program, draw: st.DataObject) -> None:
+    data = encode(program)
+    at = draw.draw(st.integers(len(MAGIC), len(data) - 1))
+    byte = draw.draw(st.sampled_from([0, 1, 2, 127, 128, 255]) | st.integers(0, 255))
+    assert_canonical_or_refused(data[:at] + bytes([byte]) + data[at + 1 :])
+    assert_canonical_or_refused(data[:at])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -147,6 +177,7 @@ def test_every_truncation_is_refused(name: str) -> None:
     for n in range(len(data)):
         with pytest.raises((ProgramError, LimitError)):
             decode(data[:n])
+        assert_native_refuses(data[:n])
 
 
 def test_every_flipped_bit_is_refused_or_is_another_canonical_program() -> None:
@@ -186,6 +217,77 @@ def test_random_bytes_are_refused(data: bytes) -> None:
     for prefixed in (data, MAGIC + data):
         with pytest.raises((ProgramError, LimitError)):
             decode(prefixed)
+        assert_native_refuses(prefixed)
+
+
+def test_every_eight_bytes_set_to_the_extremes_of_attributes() -> None:
+    data = CASES["every_kind"]
+    for at in range(len(MAGIC), len(data) - 7):
+        for x in (1 << 36, (1 << 36) + 1, (1 << 63) - 1, -1, -(1 << 63)):
+            assert_canonical_or_refused(data[:at] + x.to_bytes(8, "big", signed=True) + data[at + 8 :])
+
+
+EDGES = st.sampled_from([-(1 << 63), -1, 0, 0, 1, 1, 1, 2, 2, 3, 5, 1 << 18, 1 << 36, (1 << 36) + 1, (1 << 63) - 1])
+DIMENSIONS = st.sampled_from([0, 1, 1, 2, 2, 3, 5, 7, 1 << 12, 1 << 18, 1 << 36])
+
+
+@st.composite
+def edge_nodes(draw: st.DrawFn) -> tuple[list[TensorType], Node]:
+    """One node of any kind on inputs of extreme shapes, with attributes anywhere in 64 bits.
+
+    It declares what its inputs give, where they give anything: all of it is right or wrong by its attributes alone.
+    """
+    shape = draw(st.lists(DIMENSIONS, max_size=4).map(tuple))
+    shapes = st.just(shape) | st.just(shape[1:]) | st.just(shape[::-1]) | st.lists(DIMENSIONS, max_size=8).map(tuple)
+    dtype = draw(st.sampled_from(Dtype))
+    dtypes = st.just(dtype) | st.sampled_from([Dtype.i32, Dtype.u32, Dtype.f32])
+    types = [TensorType(draw(dtypes), draw(shapes)) for _ in range(draw(st.integers(1, 3)))]
+    rank = len(types[0].shape)
+    each = st.lists(EDGES, min_size=rank, max_size=rank).map(tuple)
+    lists = st.just(types[0].shape) | each | st.lists(EDGES, max_size=9).map(tuple)
+    axes = st.permutations(range(rank)).map(tuple) | st.sets(st.integers(0, 7), max_size=4).map(sorted).map(tuple)
+    op: ops.Op = draw(
+        st.one_of(
+            st.builds(ops.Dot, st.booleans(), st.booleans(), dtypes),
+            st.builds(ops.Reduce, st.integers(-1, 5), axes, dtypes),
+            st.builds(ops.Reshape, lists),
+            st.builds(ops.Permute, axes),
+            st.builds(ops.Slice, each, each, each),
+            st.builds(ops.Pad, each, each, each, EDGES),
+            st.builds(ops.Concat, st.integers(-1, 8)),
+            st.builds(ops.Broadcast, lists),
+            st.builds(ops.Window, lists, lists, lists),
+            st.just(ops.Gather()),
+            st.builds(ops.ScatterAdd, EDGES, dtypes),
+            st.builds(ops.Random, EDGES, lists),
+        )
+    )
+    inputs = types[: 1 if isinstance(op, ops.Reduce) or (op.kind == "layout" and not isinstance(op, ops.Concat)) else 3]
+    if isinstance(op, ops.Random):
+        inputs = types = [TensorType(Dtype.u32, (2,)), TensorType(Dtype.u32, ())]
+    try:
+        found = op.infer(inputs, ())
+    except (ProgramError, LimitError):
+        found = (types[0],)
+    if any(not 0 <= d < 1 << 64 for t in found for d in t.shape) or any(len(t.shape) > 255 for t in found):
+        found = (types[0],)
+    return types, Node(op, tuple(range(len(inputs))), found)
+
+
+@given(edge_nodes())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+def test_attributes_and_shapes_at_the_edges(case: tuple[list[TensorType], Node]) -> None:
+    types, edge = case
+    w = Writer()
+    w.u(4, 0)
+    w.u(4, 1)
+    w.u(4, len(types))
+    for n, t in enumerate(types):
+        w.u(1, 1)
+        w.text(f"x{n}")
+        w.type(t)
+    w.u(4, 0)
+    assert_canonical_or_refused(file(bytes(w.out), [], [node_record(edge)]))
 
 
 # ---- hand-made
@@ -332,6 +434,7 @@ def test_refuses(what: str) -> None:
         decode(data, "the program of a stranger")
     assert says in str(caught.value)
     assert str(caught.value).startswith("the program of a stranger")
+    assert assert_native_refuses(data)
 
 
 @pytest.mark.parametrize("corruption", VECTORS["corruptions"], ids=lambda c: c["why"])
@@ -340,6 +443,7 @@ def test_published_corruptions_are_refused_with_their_reason(corruption: dict[st
         decode(bytes.fromhex(corruption["bytes"]))
     assert type(caught.value).__name__ == corruption["error"]
     assert corruption["says"] in str(caught.value)
+    assert_native_refuses(bytes.fromhex(corruption["bytes"]))
 
 
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda c: c["name"])
@@ -347,6 +451,7 @@ def test_published_programs_have_the_published_records_and_digest(case: dict[str
     program = decode(bytes.fromhex(case["bytes"]))
     assert [r.hex() for r in records(program)] == case["records"]
     assert program.digest.hex() == case["digest"]
+    assert _native.program_digest(bytes.fromhex(case["bytes"])).hex() == case["digest"]
 
 
 class Endless(bytes):
