@@ -7,7 +7,8 @@
 #
 # Needs the Debian packages qemu-user, g++-aarch64-linux-gnu, python3 and a network for the first run. Debian's arm64
 # Python and its libraries are fetched by an apt of its own, which writes nothing outside of build/aarch64 and needs no
-# root; nothing is installed on this machine. Later runs reuse what is there.
+# root; nothing is installed on this machine. Later runs reuse what is there. Exit status 75 where something is missing
+# or cannot be fetched: nothing was tested then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -20,7 +21,7 @@ say() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 for tool in qemu-aarch64 aarch64-linux-gnu-g++ apt-get dpkg-deb; do
     command -v "$tool" >/dev/null || {
         echo "aarch64: $tool is missing; install the Debian packages qemu-user and g++-aarch64-linux-gnu" >&2
-        exit 1
+        exit 75
     }
 done
 mkdir -p "$build"
@@ -31,7 +32,7 @@ mkdir -p "$build"
 release=$(. /etc/os-release && echo "$ID-$VERSION_CODENAME")
 [[ $release == debian-* ]] || {
     echo "aarch64: this lane takes Python and the C++ library for arm64 from Debian; the system is $release" >&2
-    exit 1
+    exit 75
 }
 release=${release#debian-}
 sysroot=$build/sysroot-$release
@@ -55,8 +56,8 @@ Dir::Etc::sourcelist "$build/apt/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 END
     export APT_CONFIG=$build/apt/apt.conf
-    apt-get -qq update
-    apt-get -qq -y --download-only install python3-minimal libpython3-dev libstdc++6 >/dev/null
+    apt-get -qq update || exit 75
+    apt-get -qq -y --download-only install python3-minimal libpython3-dev libstdc++6 >/dev/null || exit 75
     for package in "$build"/apt/archives/*.deb; do dpkg-deb -x "$package" "$sysroot"; done
     touch "$sysroot/.complete"
 fi
@@ -73,7 +74,7 @@ if [[ ! -e $site/.complete ]]; then
     "$python" -m pip --disable-pip-version-check install --quiet --target "$site" --only-binary :all: \
         --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
         --implementation cp --python-version "$version" \
-        "numpy>=1.26" "fsspec>=2024.2" "tqdm>=4.66" "pytest>=8" "hypothesis>=6.100"
+        "numpy>=1.26" "fsspec>=2024.2" "tqdm>=4.66" "pytest>=8" "hypothesis>=6.100" || exit 75
     touch "$site/.complete"
 fi
 
@@ -85,7 +86,7 @@ mkdir -p "$build/package"
 cp -r gensyn_verify "$build/package/"
 find "$build/package" \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
 PATH=$(dirname "$python"):$PATH
-cmake -S . -B "$build/native" -G Ninja -Wno-dev --log-level=WARNING \
+cmake -S . -B "$build/native" -G Ninja --log-level=WARNING \
     -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
     -DCMAKE_CXX_FLAGS="-idirafter $sysroot/usr/include" -DCMAKE_BUILD_TYPE=Release -DGV_WERROR=ON \
     -DPython_EXECUTABLE="$python" -DPython_INCLUDE_DIR="$sysroot/usr/include/python$version" \

@@ -16,7 +16,7 @@ PATH=$(dirname "$python"):$PATH
 
 native() { # build folder, compiler, sanitizer, targets
     echo "== $1: $2, GV_SANITIZE=$3"
-    cmake -S . -B "$build/$1" -G Ninja -Wno-dev --log-level=WARNING -DCMAKE_BUILD_TYPE=Release -DGV_WERROR=ON \
+    cmake -S . -B "$build/$1" -G Ninja --log-level=WARNING -DCMAKE_BUILD_TYPE=Release -DGV_WERROR=ON \
         -DGV_NATIVE_TESTS=ON -DGV_SANITIZE="$3" -DCMAKE_CXX_COMPILER="$2" -DPython_EXECUTABLE="$python" \
         -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >/dev/null
     cmake --build "$build/$1" --target "${@:4}"
