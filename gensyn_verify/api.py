@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     import torch
 
     from gensyn_verify.frontend import Step
+    from gensyn_verify.frontend.optimizers import Optimizers
 
 
 def capture(
     model: torch.nn.Module,
     loss_fn: Callable[..., Any],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     data: Any,
     *,
     steps: int,
@@ -40,15 +41,17 @@ def capture(
     seed: int = 0,
     interval: int = INTERVAL,
     policy: Policy | None = None,
-    lr: Callable[[int], Any] | None = None,
     loss_takes_model: bool = False,
+    **training: Any,
 ) -> Task:
     """A task bundle at `path`: train `model` with `optimizer` on `data` for `steps` steps of `batch_size` rows.
 
     `data` are tensors or NumPy arrays whose first dimension counts the rows: (inputs, *targets), or any nest of them
     with `loss_takes_model`. `seed` orders the batches and feeds dropout. `interval` is in steps between checkpoints.
-    `lr(step)` gives the learning rate of step 1, 2, ...; without it the optimizer's rates stay as they are.
-    Model and optimizer are read, not changed. Raises CaptureError for what cannot be captured.
+    Further keyword arguments are the training options, fields of `gensyn_verify.frontend.Training`: clip_norm,
+    norm_type, clip_value, accumulate, ema, scheduler, lr, autocast, loss_scale. Without `scheduler` and `lr` the
+    optimizer's rates stay as they are. `optimizer` may be several, of different parameters.
+    Model, optimizer and scheduler are read, not changed. Raises CaptureError for what cannot be captured.
     """
     import torch
     from torch.utils import _pytree as pytree
@@ -69,7 +72,7 @@ def capture(
         raise CaptureError(f"seed {seed} is not from 0 to 2^64 - 1")
     first = torch.from_numpy(Sampler((seed & 0xFFFFFFFF, seed >> 32), rows, batch_size).indices(0))
     example = pytree.tree_map(lambda t: t[first], data)
-    captured = trace_step(model, loss_fn, optimizer, example, lr, loss_takes_model=loss_takes_model, seed=seed)
+    captured = trace_step(model, loss_fn, optimizer, example, loss_takes_model=loss_takes_model, seed=seed, **training)
     wanted = captured.program.inputs_of("batch")
     arrays = {n: to_array(t, f"data {n!r}") for n, t in zip(names, tensors, strict=True) if n in wanted}
     return make_task(
@@ -89,17 +92,17 @@ def _rows(names: tuple[str, ...], tensors: list[torch.Tensor]) -> int:
 def compile(
     model: torch.nn.Module,
     loss_fn: Callable[..., Any],
-    optimizer: torch.optim.Optimizer,
-    lr: Callable[[int], Any] | None = None,
+    optimizer: Optimizers,
     **options: Any,
 ) -> Step:
     """A training step that runs on the engine and trains `model` in place: `loss = step(batch)`.
 
-    Options as of `gensyn_verify.frontend.compile`.
+    Options: those of training as for `capture`, and loss_takes_model, seed, backend as of
+    `gensyn_verify.frontend.compile`.
     """
     from gensyn_verify.frontend import compile as frontend_compile
 
-    return frontend_compile(model, loss_fn, optimizer, lr, **options)
+    return frontend_compile(model, loss_fn, optimizer, **options)
 
 
 __all__ = ["capture", "compile", "open_run", "open_task", "record", "replay", "solve"]

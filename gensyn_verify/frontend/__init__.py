@@ -4,7 +4,9 @@ trace       the training step as an ATen graph, with the origin of every node
 lowering    the table from ATen operations to nodes
 rules       what the table points to
 context     what a rule works with
-optimizers  torch.optim instances as scalar programs and per-step scalars
+optimizers  torch.optim instances as nodes and per-step scalars
+training    Training: the options of a step beside model, loss and optimizer
+gradients, scaling, ema, schedules   what the options write
 capture     trace_step: all of it together
 compile     a captured step that trains the user's own module in place
 tensors     torch tensors as arrays and types of programs
@@ -18,5 +20,6 @@ capture and becomes state that no step changes. Random numbers come from the tas
 
 from gensyn_verify.frontend.capture import Captured, trace_step
 from gensyn_verify.frontend.compile import Step, compile
+from gensyn_verify.frontend.training import Training
 
-__all__ = ["Captured", "Step", "compile", "trace_step"]
+__all__ = ["Captured", "Step", "Training", "compile", "trace_step"]

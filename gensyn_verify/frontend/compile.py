@@ -19,8 +19,11 @@ from torch import Tensor, nn
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.errors import CaptureError
-from gensyn_verify.frontend import optimizers
+from gensyn_verify.frontend import schedules
 from gensyn_verify.frontend.capture import STEP, Captured, trace_step
+from gensyn_verify.frontend.ema import averaged_model
+from gensyn_verify.frontend.optimizers import Optimizers
+from gensyn_verify.frontend.training import Training
 
 Listener = Callable[
     [int, dict[str, Array], dict[str, Array], dict[str, Array], dict[str, Array]], None
@@ -30,31 +33,37 @@ Listener = Callable[
 class Step:
     """A training step that runs on the engine; calling it trains the module in place.
 
-    `listeners` are called after every step. `captured` is None until the first batch.
+    `listeners` are called after every step. `captured` is None until the first batch. `averaged` is the
+    torch.optim.swa_utils.AveragedModel that holds the averaged weights, None without the option `ema`.
     """
 
     def __init__(
         self,
         model: nn.Module,
         loss_fn: Callable[..., Any],
-        optimizer: torch.optim.Optimizer,
-        lr: optimizers.LearningRate | None = None,
+        optimizer: Optimizers,
         *,
         loss_takes_model: bool = False,
         seed: int | None = None,
         backend: str = "cpu",
+        **training: Any,
     ) -> None:
+        options = Training(**training)
         self.listeners: list[Listener] = []
         self.captured: Captured | None = None
+        self.averaged = None if options.ema is None else averaged_model(model, options.ema)
+        training["ema"] = self.averaged
         self._capture: Callable[[Any], Captured] = lambda batch: trace_step(
-            model, loss_fn, optimizer, batch, lr, loss_takes_model=loss_takes_model, seed=seed
+            model, loss_fn, optimizer, batch, loss_takes_model=loss_takes_model, seed=seed, **training
         )
         self._model = model
-        self._lr = lr
+        self._lr = options.lr
+        self._schedulers = schedules.check(options.scheduler)
         self._backend = backend
         self._executor: backends.Executor | None = None
         self._parts: list[Any] = []
         self._taken = 0
+        self._skipped = 0
         self._reloads = 0
 
     @property
@@ -84,15 +93,18 @@ class Step:
         self._check_unchanged(captured)
         arrays = captured.batch_arrays(batch)
         if not captured.holds(executor.state()):  # the user wrote into the module or the optimizer
-            executor.load(captured.read_state(self._taken))
+            executor.load(captured.read_state(self._taken, self._skipped))
             self._reloads += 1
         number = self._taken + 1
-        rates = captured.update.learning_rates() if self._lr is None else self._lr(number)
-        scalars = optimizers.rounded(captured.update.scalars(number, rates))
+        update = captured.update
+        scalars = captured.scalars(number, update.live() if self._lr is None else update.with_rates(self._lr(number)))
         metrics = executor.step(arrays, scalars)
         self._taken = number
         state = executor.state()
+        self._skipped = number - captured.updates(state)
         captured.store(state)
+        for scheduler in self._schedulers:
+            scheduler.step()
         for listener in self.listeners:
             listener(number, arrays, scalars, state, metrics)
         return torch.tensor(float(metrics["loss"]))
@@ -103,7 +115,7 @@ class Step:
                 "the model changed since the step was captured: a module switched between train() and eval(), or a "
                 "parameter was replaced, frozen or unfrozen; undo that or compile the step again"
             )
-        captured.update.check_unchanged(self.steps)
+        captured.update.check_unchanged(self._taken - self._skipped)
 
     def _parts_now(self) -> list[Any]:
         """What a captured program takes for granted of the module."""
@@ -114,19 +126,20 @@ class Step:
 def compile(
     model: nn.Module,
     loss_fn: Callable[..., Any],
-    optimizer: torch.optim.Optimizer,
-    lr: optimizers.LearningRate | None = None,
+    optimizer: Optimizers,
     *,
     loss_takes_model: bool = False,
     seed: int | None = None,
     backend: str = "cpu",
+    **training: Any,
 ) -> Step:
     """A `Step`: like `trace_step`, but the first call with a batch captures, and every call trains.
 
-    Without `lr` the optimizer's own learning rates are read at every step, so torch schedulers work; calling
-    `optimizer.step()` or `loss.backward()` is neither needed nor possible.
+    Further keyword arguments are the fields of `Training`. Without `lr` and `scheduler` the optimizer's own learning
+    rates are read at every step, so torch schedulers in the loop work; calling `optimizer.step()` or
+    `loss.backward()` is neither needed nor possible.
     """
-    return Step(model, loss_fn, optimizer, lr, loss_takes_model=loss_takes_model, seed=seed, backend=backend)
+    return Step(model, loss_fn, optimizer, loss_takes_model=loss_takes_model, seed=seed, backend=backend, **training)
 
 
 __all__ = ["STEP", "Listener", "Step", "compile"]

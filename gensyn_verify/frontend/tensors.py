@@ -21,6 +21,7 @@ STORED_AS: dict[torch.dtype, Dtype] = {
     torch.uint8: Dtype.u8,
     torch.bool: Dtype.boolean,
 }
+TORCH_DTYPE = {STORED_AS[t]: t for t in (torch.float32, torch.bfloat16, torch.float16)}
 I32_MIN, I32_MAX = -(1 << 31), (1 << 31) - 1
 
 

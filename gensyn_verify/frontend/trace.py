@@ -12,7 +12,7 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -59,8 +59,9 @@ class Origin:
 class Traced:
     """The graph and the meaning of its placeholders and results, in order.
 
-    Placeholders: parameters, buffers, batch leaves. Results: the loss, the gradient of each name in `gradients` (None
-    where the loss does not depend on it), every parameter and every buffer after the forward pass.
+    Placeholders: parameters, buffers, batch leaves, the scale of the loss. Results: the loss itself, the gradient of
+    scale * loss by each name in `gradients` (None where the loss does not depend on it), every parameter and every
+    buffer after the forward pass.
     """
 
     graph: fx.GraphModule
@@ -114,10 +115,17 @@ def _by_public_name(named: Iterable[tuple[str, T]]) -> dict[str, T]:
     return found
 
 
-def trace(step: StepModule, batch: Any, batch_names: Sequence[str], gradients: Sequence[str]) -> Traced:
+def trace(
+    step: StepModule,
+    batch: Any,
+    batch_names: Sequence[str],
+    gradients: Sequence[str],
+    autocast: torch.dtype | None = None,
+) -> Traced:
     """The ATen graph of one step of `step` on `batch`.
 
     `batch_names` name the tensors of `batch` in pytree order; `gradients` are the parameters to differentiate by.
+    With `autocast` model and loss run under torch.autocast, whose conversions become part of the graph.
     Raises CaptureError where the step cannot be traced: control flow that depends on data, a loss that is no float32
     scalar, a changed tensor that is neither parameter nor buffer.
     """
@@ -126,19 +134,21 @@ def trace(step: StepModule, batch: Any, batch_names: Sequence[str], gradients: S
     leaves, structure = pytree.tree_flatten(batch)
     recorder = _Recorder()
 
-    def one_step(ps: list[Tensor], bs: list[Tensor], xs: list[Tensor]) -> list[Tensor | None]:
+    def one_step(ps: list[Tensor], bs: list[Tensor], xs: list[Tensor], scale: Tensor) -> list[Tensor | None]:
         p = {n: t.detach().requires_grad_(n in gradients) for n, t in zip(parameters, ps, strict=True)}
         tensors = {private[n]: t for n, t in [*p.items(), *zip(buffers, bs, strict=True)]}
         with torch.enable_grad(), recorder:
-            loss = functional_call(step, tensors, (pytree.tree_unflatten(xs, structure),))
+            with torch.autocast("cpu", autocast) if autocast else nullcontext():
+                loss = functional_call(step, tensors, (pytree.tree_unflatten(xs, structure),))
             _check_loss(loss)
             wanted = [p[n] for n in gradients]
-            grads = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
+            grads = torch.autograd.grad(loss, wanted, scale, allow_unused=True) if wanted else ()
         return [loss.detach(), *grads, *(tensors[private[n]].detach() for n in [*parameters, *buffers])]
 
     with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), _module_paths(step, recorder):
         try:
-            arguments = list(parameters.values()), list(buffers.values()), leaves
+            scale = torch.ones(())
+            arguments = list(parameters.values()), list(buffers.values()), leaves, scale
             first = make_fx(
                 one_step, decomposition_table=VISIBLE_CHANGES, tracing_mode="fake", _allow_non_fake_inputs=True
             )(*arguments)
@@ -156,7 +166,7 @@ def trace(step: StepModule, batch: Any, batch_names: Sequence[str], gradients: S
         def pure(*flat: Tensor) -> Any:
             return interpreter.run(*flat, enable_io_processing=False)
 
-        flat = [*parameters.values(), *buffers.values(), *leaves]
+        flat = [*parameters.values(), *buffers.values(), *leaves, scale]
         second = make_fx(functionalize(pure, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
         graph = second(*(t.detach() for t in flat))
     return Traced(graph, tuple(parameters), tuple(buffers), tuple(batch_names), tuple(gradients))

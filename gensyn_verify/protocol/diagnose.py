@@ -9,13 +9,21 @@ import numpy as np
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array, widen
 from gensyn_verify.program.program import Program
+from gensyn_verify.program.types import Dtype, TensorType
 
 Test = Callable[[int], bool]
+SKIPPED = "skipped"
 
 
 def non_finite(metrics: Mapping[str, Array], program: Program) -> str:
-    """The first float metric that holds a NaN or an infinity; "" if none does."""
+    """The first float metric that holds a NaN or an infinity; "" if none does.
+
+    A step that says by the boolean metric `skipped` that it updated nothing may have any loss: a loss scale that was
+    too large is what it answers to, and the run goes on.
+    """
     types = program.outputs_of("metric")
+    if SKIPPED in types and types[SKIPPED] == TensorType(Dtype.boolean, ()) and bool(metrics[SKIPPED]):
+        return ""
     for name, array in metrics.items():
         if types[name].dtype.is_float and not np.isfinite(widen(array, types[name].dtype)).all():
             return name

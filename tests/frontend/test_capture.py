@@ -449,7 +449,10 @@ def _with_hook(p: Any) -> torch.optim.Optimizer:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (torch.optim.RMSprop, "optimizer torch.optim.rmsprop.RMSprop is not supported; supported are SGD, Adam, AdamW"),
+        (
+            torch.optim.LBFGS,
+            "optimizer torch.optim.lbfgs.LBFGS is not supported; supported are SGD, Adam, AdamW.*register",
+        ),
         (OwnSgd, "OwnSgd is not supported"),
         (lambda p: torch.optim.Adam(p, capturable=True), "group 0: option capturable=True"),
         (lambda p: torch.optim.SGD(p, lr=0.1, differentiable=True), "group 0: option differentiable=True"),
