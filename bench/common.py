@@ -41,7 +41,7 @@ class Native:
         self._executor = Executor(program)
         self._executor.load({})
         self._executor.step(inputs, {})
-        self.run: Call = self._executor._plan.run
+        self.run: Call = self._executor._native.run
 
     @property
     def outputs(self) -> dict[str, Array]:

@@ -3,27 +3,18 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "executor.h"
 #include "keccak.h"
 #include "kernels.h"
-#include "plan.h"
 #include "program.h"
+#include "regions.h"
 #include "scalar_code.h"
 #include "threads.h"
 
 namespace py = pybind11;
-using gv::Dtype;
-using gv::Plan;
+using gv::Executor;
 
 namespace {
-
-using Ints = std::vector<int64_t>;
-using PyView = std::tuple<int64_t, int, Ints>;  // offset, dtype code, strides
-
-std::vector<gv::View> views(const std::vector<PyView>& list) {
-    std::vector<gv::View> out;
-    for (const auto& [offset, dtype, strides] : list) out.push_back({offset, Dtype(dtype), strides});
-    return out;
-}
 
 py::bytes digest(const uint8_t* bytes) { return py::bytes(reinterpret_cast<const char*>(bytes), 32); }
 
@@ -127,75 +118,66 @@ void bind_program(py::module_& m) {
         "Decodes and checks a program; its digest. ProgramError or LimitError as program.decode.");
 }
 
-void bind_plan(py::module_& m) {
-    py::class_<Plan>(m, "Plan")
-        .def(py::init<int64_t>())
-        .def_property_readonly("arena_bytes", &Plan::arena_bytes)
-        .def_property_readonly("calls", &Plan::calls)
-        .def("view",
-             [](py::object self, int64_t offset, int64_t bytes) {
-                 Plan& plan = self.cast<Plan&>();
-                 if (offset < 0 || bytes < 0 || bytes > plan.arena_bytes() - offset)
-                     throw py::index_error("view outside the arena");
-                 return py::array_t<uint8_t>({bytes}, {1}, plan.at(offset), self);
+// The memory of a place as a NumPy array of the carrier dtype (backends/arrays.py) that keeps the executor alive.
+py::array array(const py::object& self, const gv::Place& place) {
+    constexpr const char* carriers[] = {"<f4", "<u2", "<f2", "<i4", "<u4", "u1", "?"};
+    std::vector<py::ssize_t> shape(place.type.shape.begin(), place.type.shape.end()), strides;
+    for (int64_t s : place.strides) strides.push_back(py::ssize_t(s) * gv::dtype_size(place.type.dtype));
+    return py::array(py::dtype(carriers[size_t(place.type.dtype)]), std::move(shape), std::move(strides),
+                     self.cast<const Executor&>().at(place), self);
+}
+
+void check_index(size_t n, size_t count) {
+    if (n >= count) throw py::index_error(std::to_string(n) + " of " + std::to_string(count));
+}
+
+void bind_executor(py::module_& m) {
+    py::class_<Executor>(m, "Executor")
+        .def(py::init([](const py::buffer& program, bool keep, bool fuse, int64_t memory_limit) {
+                 Bytes bytes(program);
+                 py::gil_scoped_release release;
+                 return std::make_unique<Executor>(gv::decode_program(bytes.data(), bytes.size()),
+                                                   gv::ExecutorOptions{keep, fuse, memory_limit});
+             }),
+             py::arg("program"), py::arg("keep") = false, py::arg("fuse") = true, py::arg("memory_limit") = -1)
+        .def_property_readonly("arena_bytes", &Executor::arena_bytes)
+        .def_property_readonly("calls", &Executor::calls)
+        .def_property_readonly("regions", &Executor::regions)
+        .def("input",
+             [](const py::object& self, size_t value) {
+                 const Executor& e = self.cast<const Executor&>();
+                 check_index(value, e.program().inputs.size());
+                 return array(self, e.input(value));
              })
-        .def("scalar_program",
-             [](Plan& plan, int inputs, std::vector<uint32_t> constants, std::vector<uint16_t> code,
-                std::vector<uint16_t> outputs, std::vector<uint8_t> types) {
-                 return plan.scalar_program(
-                     {inputs, std::move(constants), std::move(code), std::move(outputs), std::move(types)});
+        .def("state",
+             [](const py::object& self, size_t number) {
+                 const Executor& e = self.cast<const Executor&>();
+                 check_index(number, e.states());
+                 return array(self, e.state(number));
              })
-        .def("map", [](Plan& plan, int program, Ints shape, const std::vector<PyView>& in,
-                       const std::vector<PyView>& out) { plan.map(program, std::move(shape), views(in), views(out)); })
-        .def("dot",
-             [](Plan& plan, int64_t batch, int64_t rows, int64_t columns, int64_t inner, PyView a, PyView b, PyView c,
-                bool transpose_a, bool transpose_b) {
-                 gv::DotArgs args{};
-                 args.batch = batch, args.m = rows, args.n = columns, args.k = inner;
-                 args.a_batch_stride = std::get<2>(a).at(0), args.b_batch_stride = std::get<2>(b).at(0);
-                 args.a_dtype = Dtype(std::get<1>(a)), args.b_dtype = Dtype(std::get<1>(b));
-                 args.c_dtype = Dtype(std::get<1>(c));
-                 args.transpose_a = transpose_a, args.transpose_b = transpose_b;
-                 plan.dot(args, std::get<0>(a), std::get<0>(b), std::get<0>(c));
+        .def("metric",
+             [](const py::object& self, size_t number) {
+                 const Executor& e = self.cast<const Executor&>();
+                 check_index(number, e.metrics());
+                 return array(self, e.metric(number));
              })
-        .def("reduce",
-             [](Plan& plan, int op, Ints kept_shape, Ints kept_strides, Ints reduced_shape, Ints reduced_strides,
-                int64_t x, int x_dtype, int64_t y, int y_dtype) {
-                 plan.reduce(gv::Reduction(op), std::move(kept_shape), std::move(kept_strides),
-                             std::move(reduced_shape), std::move(reduced_strides), x, Dtype(x_dtype), y,
-                             Dtype(y_dtype));
+        .def("value",
+             [](const py::object& self, size_t value) {
+                 const Executor& e = self.cast<const Executor&>();
+                 check_index(value, e.keeps() ? e.program().types.size() : 0);
+                 return array(self, e.value(value));
              })
-        .def("copy", &Plan::copy)
-        .def("fill", &Plan::fill)
-        .def("gather", [](Plan& plan, int64_t data, int64_t index, int64_t out, int64_t rows, int64_t row,
-                          int64_t count, int dtype) { plan.gather(data, index, out, rows, row, count, Dtype(dtype)); })
-        .def("scatter_add",
-             [](Plan& plan, int64_t source, int64_t index, int64_t out, int64_t rows, int64_t row, int64_t count,
-                int source_dtype, int out_dtype) {
-                 plan.scatter_add(source, index, out, rows, row, count, Dtype(source_dtype), Dtype(out_dtype));
-             })
-        .def("random", &Plan::random)
-        .def("begin_region",
-             [](Plan& plan, int64_t rows, int64_t block_rows, int64_t scratch_bytes,
-                const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>>& values,
-                const std::vector<std::tuple<int64_t, int64_t>>& streams) {
-                 std::vector<gv::PrivateValue> own;
-                 std::vector<gv::Stream> outside;
-                 for (const auto& [offset, bytes, row_bytes, scratch] : values)
-                     own.push_back({offset, bytes, row_bytes, scratch});
-                 for (const auto& [offset, row_bytes] : streams) outside.push_back({offset, row_bytes});
-                 plan.begin_region(rows, block_rows, scratch_bytes, std::move(own), std::move(outside));
-             })
-        .def("end_region", &Plan::end_region)
-        .def("run", &Plan::run, py::call_guard<py::gil_scoped_release>());
+        .def("run", &Executor::run, py::call_guard<py::gil_scoped_release>());
+    m.def("set_region_elements", &gv::set_region_elements, py::arg("least") = 1 << 14, py::arg("block") = 1 << 15,
+          "For tests: programs planned from now on have regions of at least so many elements, in blocks of so many.");
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
-    m.doc() = "Native kernels of gensyn_verify. Callers validate; see gensyn_verify.backends.cpu.";
+    m.doc() = "The native backend of gensyn_verify; see gensyn_verify.backends.cpu.";
     bind_machine(m);
     bind_hashes(m);
     bind_program(m);
-    bind_plan(m);
+    bind_executor(m);
 }

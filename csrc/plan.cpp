@@ -14,7 +14,6 @@
 namespace gv {
 
 struct Plan::Scalar {
-    ScalarProgramData data;
     Schedule schedule;
     ScalarCode code;
 };
@@ -143,10 +142,8 @@ Plan::Plan(int64_t arena_bytes) : bytes_(arena_bytes) {
 
 Plan::~Plan() { std::free(arena_); }
 
-int Plan::scalar_program(ScalarProgramData data) {
+int Plan::scalar_program(const ScalarProgram& d) {
     auto s = std::make_unique<Scalar>();
-    s->data = std::move(data);
-    const ScalarProgramData& d = s->data;
     ScalarCode& c = s->code;
     c = {};
     c.n_inputs = d.inputs;

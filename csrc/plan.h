@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "program.h"
 
 namespace gv {
 
@@ -13,14 +14,6 @@ struct View {
     int64_t offset;
     Dtype dtype;
     std::vector<int64_t> strides;
-};
-
-struct ScalarProgramData {
-    int inputs;
-    std::vector<uint32_t> constants;
-    std::vector<uint16_t> code;  // 4 words an instruction: operation, arguments
-    std::vector<uint16_t> outputs;
-    std::vector<uint8_t> types;
 };
 
 // A value that only a region reads and writes: it has no place in the arena, but offsets from `offset` on, beyond the
@@ -45,7 +38,7 @@ class Plan {
     int64_t arena_bytes() const { return bytes_; }
     size_t calls() const { return calls_.size(); }  // a region is one
 
-    int scalar_program(ScalarProgramData data);  // its number
+    int scalar_program(const ScalarProgram& s);  // its number; the plan refers to `s`
     void map(int program, std::vector<int64_t> shape, std::vector<View> inputs, std::vector<View> outputs);
     void dot(const DotArgs& args, int64_t a, int64_t b, int64_t c);
     void reduce(Reduction op, std::vector<int64_t> kept_shape, std::vector<int64_t> kept_strides,

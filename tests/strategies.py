@@ -1,4 +1,4 @@
-"""Hypothesis strategies: bit patterns that find mistakes, tensors, and well-typed scalar programs."""
+"""Hypothesis strategies: bit patterns that find mistakes, tensors, well-typed scalar programs, and programs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from gensyn_verify.backends.arrays import CARRIER, Array
+from gensyn_verify.errors import LimitError, ProgramError
+from gensyn_verify.program import ops
+from gensyn_verify.program.program import Program, ProgramBuilder, Value
 from gensyn_verify.program.scalar import OPERATIONS, Constant, Instruction, ScalarProgram
-from gensyn_verify.program.types import Dtype, Reg
+from gensyn_verify.program.types import Dtype, Reg, TensorType
 
 F32_SPECIAL = [
     0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x007FFFFF, 0x807FFFFF, 0x00800000, 0x80800000, 0x00800001,
@@ -89,3 +92,66 @@ def broadcastable(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[int, ...]:
     """A shape that broadcasts to `shape`."""
     kept = shape[draw(st.integers(0, len(shape))) :] if draw(st.booleans()) else shape
     return tuple(1 if draw(st.integers(0, 3)) == 0 else d for d in kept)
+
+
+SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """A small program of random nodes: maps of random scalar programs, and every other kind where the shapes allow."""
+    g = ProgramBuilder()
+    values = [
+        g.input(
+            draw(st.sampled_from(["batch", "scalar"])), f"in{i}", TensorType(draw(st.sampled_from(Dtype)), draw(SHAPES))
+        )
+        for i in range(draw(st.integers(1, 4)))
+    ]
+    for _ in range(draw(st.integers(0, 8))):
+        try:
+            values += draw_node(draw, g, values)
+        except (ProgramError, LimitError):  # the operands do not fit: no node
+            continue
+    for i, v in enumerate(values):
+        g.output("metric", f"out{i}", v)
+    return g.build()
+
+
+def draw_node(draw: st.DrawFn, g: ProgramBuilder, values: list[Value]) -> tuple[Value, ...]:
+    x, y = draw(st.sampled_from(values)), draw(st.sampled_from(values))
+    small, axes = st.integers(-1, 3), range(len(x.shape))
+    each = st.tuples(*(small for _ in axes))
+    op: ops.Op
+    match draw(st.sampled_from(ops.OPS)).__name__:
+        case "Map":
+            scalar = draw(scalar_programs(max_inputs=0, max_instructions=6))
+            dtypes = tuple(draw(storage(reg)) for reg in scalar.output_types)
+            number = g._scalars.setdefault(scalar, len(g._scalars))
+            return g.emit(ops.Map(number, x.shape, dtypes))
+        case "Dot":
+            op = ops.Dot(draw(st.booleans()), draw(st.booleans()), draw(storage(Reg.f32)))
+            return g.emit(op, x, y)
+        case "Reduce":
+            name = draw(st.sampled_from(ops.REDUCTIONS))
+            return (g.reduce(name, x, draw(st.sets(st.sampled_from(axes) if axes else st.nothing()))),)
+        case "Reshape":
+            op = ops.Reshape((*x.shape[::-1], 1))
+        case "Permute":
+            op = ops.Permute(tuple(draw(st.permutations(axes))))
+        case "Slice":
+            op = ops.Slice(draw(each), draw(each), draw(each))
+        case "Pad":
+            op = ops.Pad(draw(each), draw(each), draw(each), draw(st.integers(0, 300)))
+        case "Concat":
+            return g.emit(ops.Concat(draw(small)), x, y)
+        case "Broadcast":
+            op = ops.Broadcast((2, *x.shape))
+        case "Window":
+            op = ops.Window(draw(each), draw(each), draw(each))
+        case "Gather":
+            return g.emit(ops.Gather(), x, y)
+        case "ScatterAdd":
+            return g.emit(ops.ScatterAdd(draw(small), draw(st.sampled_from(Dtype))), x, y)
+        case _:
+            return g.emit(ops.Random(draw(st.integers(0, 99)), draw(SHAPES)), x, y)
+    return g.emit(op, x)

@@ -87,13 +87,14 @@ def versions() -> dict[str, str]:
 def describe_machine() -> dict[str, Any]:
     """The CPU, and what the native kernels make of it."""
     from gensyn_verify import _native
-    from gensyn_verify.backends import cpu  # applies GENSYN_VERIFY_ISA
+    from gensyn_verify.backends import cpu  # noqa: F401  (applies GENSYN_VERIFY_ISA)
+    from gensyn_verify.protocol.limits import machine_memory
 
     registers = _native.worker_control_registers()
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
-        "memory": f"{cpu.physical_memory() / 2**30:.1f} GiB",
+        "memory": f"{machine_memory() / 2**30:.1f} GiB",
         "instruction sets built": " ".join(_native.built_isas()),
         "instruction sets supported": " ".join(_native.supported_isas()),
         "instruction set in force": _native.isa(),

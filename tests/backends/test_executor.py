@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 from native import assert_same_bits
-from strategies import random_tensor
+from strategies import programs, random_tensor
 
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array
@@ -65,6 +66,18 @@ def test_ten_steps_equal_the_reference(keep: bool) -> None:
         assert_same_bits(cpu.step(batch, scalars), reference.step(batch, scalars), f"metrics of step {i}")
         assert_same_bits(cpu.state(), reference.state(), f"state after step {i}")
     assert int(cpu.state()["step"]) == (int(state["step"]) + 10) % (1 << 32)
+
+
+@given(programs())
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_random_programs_give_the_values_of_the_reference(program: Program) -> None:
+    executors = [backends.reference.Executor(program), Executor(program), Executor(program, keep=True)]
+    found = []
+    for executor in executors:
+        executor.load({})
+        found.append(executor.step(inputs_of(program, "batch", 1), inputs_of(program, "scalar", 2)))
+    assert_same_bits(found[1], found[0], "planned")
+    assert_same_bits(found[2], found[0], "every value kept")
 
 
 def test_kept_values_are_the_reference_values() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pytest
@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 from native import ISAS, assert_same_bits, machine
 from strategies import broadcastable, random_tensor
 
-from gensyn_verify.backends import cpu, fusion
+from gensyn_verify import _native
+from gensyn_verify.backends import cpu
 from gensyn_verify.backends.arrays import Array
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value, functions
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value, encode, functions
 
 
 @pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_blocks() -> Iterator[None]:
     """Regions of any size, cut into many blocks."""
-    monkeypatch.setattr(fusion, "LEAST_ELEMENTS", 1)
-    monkeypatch.setattr(fusion, "BLOCK_ELEMENTS", 96)
+    _native.set_region_elements(least=1, block=96)
+    yield
+    _native.set_region_elements()
 
 
 def run(program: Program, inputs: Mapping[str, Array], fuse: bool) -> dict[str, Array]:
@@ -62,7 +64,8 @@ def test_softmax_and_layer_norm_are_one_region_with_the_bits_of_their_nodes(
     g = ProgramBuilder()
     g.output("metric", "y", function(g, g.input("batch", "x", TensorType(Dtype.f32, shape))))
     program = g.build()
-    assert len(fusion.find_regions(program, ())) == 1
+    executor = _native.Executor(encode(program))
+    assert (executor.regions, executor.calls) == (1, 1)
     check(program, 1)
 
 

@@ -1,0 +1,31 @@
+// Which consecutive maps and reductions run together, block of rows by block of rows.
+//
+// A region is a run of nodes whose outputs all have the same number of rows (a row is what follows the leading axes),
+// where a row of any output depends on nothing that the region computes but the same row. So the rows may be computed
+// in blocks, small enough that what one node hands to the next stays in cache. Every element is still computed by the
+// same operations in the same order: fusion changes no bit.
+//
+// Softmax, layer norm, losses and their gradients are regions around a reduction over the last axes; a chain of maps of
+// one shape is a region whose rows are single elements.
+#pragma once
+#include <vector>
+
+#include "program.h"
+
+namespace gv {
+
+// Nodes `first` to `last`, views among them, with `rows` rows, `block_rows` of them at a time. `streams` are values
+// from outside that are read row by row: the next block's rows may be fetched in advance.
+struct Region {
+    size_t first, last;
+    int64_t rows, block_rows;
+    std::vector<uint32_t> streams;
+};
+
+// Disjoint regions in node order; nodes that are `excluded` are in none.
+std::vector<Region> find_regions(const Program& program, const std::vector<bool>& excluded);
+
+// For tests: regions of at least so many elements (of the widest value), in blocks of so many.
+void set_region_elements(int64_t least, int64_t block);
+
+}  // namespace gv
