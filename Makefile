@@ -12,7 +12,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.cpp)
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo test lint format test-isas test-sanitize test-aarch64 test-exhaustive test-fuzz bench wheel clean
+.PHONY: demo test lint format test-isas test-sanitize test-aarch64 test-exhaustive test-fuzz test-models bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -46,6 +46,10 @@ test-aarch64: $(VENV)/.dev
 # The native code under Address-, UndefinedBehavior- and ThreadSanitizer, by g++ and clang++; ARGS picks Python tests.
 test-sanitize: $(VENV)/.dev
 	.ci/sanitize.sh $(BIN)/python $(ARGS)
+
+# The models of tests/models beside stock PyTorch for 200 steps each; `make test` takes 20.
+test-models: $(VENV)/.dev
+	GENSYN_VERIFY_MODEL_STEPS=200 $(BIN)/pytest tests/models/test_side_by_side.py $(ARGS)
 
 # exp, log, tanh ... on all 2^32 inputs and every instruction set; takes long, ARGS picks functions.
 test-exhaustive: $(VENV)/.dev

@@ -13,11 +13,14 @@ from PyTorch. As a script:
 from __future__ import annotations
 
 import json
+import os
 import platform
+import subprocess
 import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -233,6 +236,14 @@ def solve_all(folder: Path) -> dict[str, str]:
             assert run.commitment is not None
             found[path.name] = run.commitment.digest.hex()
     return found
+
+
+def solve_elsewhere(folder: Path, *flags: str, **environment: str) -> list[dict[str, Any]]:
+    """`solve` in a process of its own, as a solver would, under the given environment variables: one record a flag."""
+    command = [sys.executable, __file__, "solve", str(folder), *flags]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def main(command: str, folder: str, *flags: str) -> None:

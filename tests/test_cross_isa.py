@@ -6,26 +6,15 @@ compares the same tasks with NEON and portable code on an emulated aarch64.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import machine_task
 import pytest
+from machine_task import solve_elsewhere
 
 from gensyn_verify import _native
 
 ISAS: list[str] = _native.supported_isas()
-
-
-def solve(folder: Path, *flags: str, **environment: str) -> list[dict[str, Any]]:
-    command = [sys.executable, machine_task.__file__, "solve", str(folder), *flags]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +27,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wanted(tasks: Path) -> dict[str, str]:
     """The commitments of the portable kernels on one thread, both asked for by the environment."""
-    (found,) = solve(tasks, GENSYN_VERIFY_ISA="portable", GENSYN_VERIFY_THREADS="1")
+    (found,) = solve_elsewhere(tasks, GENSYN_VERIFY_ISA="portable", GENSYN_VERIFY_THREADS="1")
     assert (found["isa"], found["threads"]) == ("portable", 1)
     assert found["runs"].keys() == {p.name for p in tasks.iterdir()}
     runs: dict[str, str] = found["runs"]
@@ -50,7 +39,7 @@ def test_the_run_commitment_does_not_depend_on_instruction_set_threads_or_contro
     tasks: Path, wanted: dict[str, str], isa: str
 ) -> None:
     flags = ["1", "2", "3", "2-hostile"]
-    found = solve(tasks, *flags, GENSYN_VERIFY_ISA=isa)
+    found = solve_elsewhere(tasks, *flags, GENSYN_VERIFY_ISA=isa)
     assert [(f["isa"], f["threads"]) for f in found] == [(isa, int(flag[0])) for flag in flags]
     assert [f["runs"] for f in found] == [wanted] * len(flags)
     kept = [f["control"] & machine_task.HOSTILE == machine_task.HOSTILE for f in found]

@@ -182,6 +182,7 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.index_add": indexing.index_add,
     },
     "Views and copies": {
+        "aten.alias": shape.same,
         "aten.detach": shape.same,
         "aten.clone": shape.same,
         "aten.lift_fresh_copy": shape.same,

@@ -297,6 +297,7 @@ CASES: dict[str, Case] = {
         ((2, 3, 8),),
     ),
     "expand": Case(lambda x: x.expand(4, 3, 5) * 2, ((3, 1),)),
+    "slice of everything": Case(lambda x: x[:, ::1] * x, (ROWS,)),
     "permute": Case(lambda x: x.permute(2, 0, 1).transpose(0, 1).contiguous().view(-1, 2), ((2, 3, 4),)),
     "flip": Case(lambda x: x.flip(0, -1) * x, ((4, 3, 5),)),
     "roll": Case(lambda x: (x.roll(2, 1), x.roll(-1), x.roll((1, 2), (0, 1))), ((4, 5),)),

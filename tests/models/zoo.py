@@ -1,0 +1,136 @@
+"""Small real models with their data: what people train, at a size that a test can afford.
+
+Every task is built alike twice, for PyTorch and for the engine. Images are Fashion-MNIST where Debian's package
+dataset-fashion-mnist is installed, else scikit-learn's digits; text is what scikit-learn ships.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from examples.cnn import ResNet20, digits
+from examples.gpt import GPT, loss_fn, windows
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+Batch = tuple[Tensor, Tensor]
+
+
+class VisionTransformer(nn.Module):
+    """Patches as words, a class token, learned positions, torch's own encoder: images [N, 3, 32, 32]."""
+
+    def __init__(self, classes: int = 10, width: int = 48, patch: int = 8) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, stride=patch)
+        self.first = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + (32 // patch) ** 2, width))
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1) + self.positions
+        return self.head(self.encoder(x)[:, 0])  # type: ignore[no-any-return]
+
+
+class UNet(nn.Module):
+    """Down by strided convolution and by pooling, up by transposed convolution, skip connections; images to images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def pair(a: int, b: int, stride: int = 1) -> nn.Sequential:
+            return nn.Sequential(nn.Conv2d(a, b, 3, stride, padding=1, bias=False), nn.BatchNorm2d(b), nn.SiLU())
+
+        self.down1, self.down2 = pair(3, 8), pair(8, 16, stride=2)
+        self.bottom = nn.Sequential(nn.MaxPool2d(2), pair(16, 24))
+        self.up2, self.join2 = nn.ConvTranspose2d(24, 16, 2, stride=2), pair(32, 16)
+        self.up1, self.join1 = nn.ConvTranspose2d(16, 8, 3, stride=2, padding=1, output_padding=1), pair(16, 8)
+        self.out = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.down1(x)
+        second = self.down2(first)
+        x = self.join2(torch.cat([self.up2(self.bottom(second)), second], 1))
+        return self.out(self.join1(torch.cat([self.up1(x), first], 1)))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, its loss, its optimizer and its data, of which the first dimension counts the rows."""
+
+    model: Callable[[], nn.Module]
+    loss: Callable[..., Tensor]
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    data: Callable[[], Batch]
+    batch: int
+
+    def build(self, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Always the same initial state, in binary32 or as those numbers in binary64."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = self.model().to(dtype)
+        return model, self.optimizer(model)
+
+    def batches(self, count: int) -> list[Batch]:
+        x, y = self.data()
+        generator = torch.Generator().manual_seed(1)
+        rows = [torch.randint(len(x), (self.batch,), generator=generator) for _ in range(count)]
+        return [(x[r], y[r]) for r in rows]
+
+
+def images() -> Batch:
+    """Images [N, 3, 32, 32] from -1 to 1 and their classes."""
+    if not FASHION.exists():
+        return digits(32)
+    pixels = np.frombuffer(gzip.decompress((FASHION / "t10k-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
+    labels = np.frombuffer(gzip.decompress((FASHION / "t10k-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
+    small = torch.tensor(pixels.reshape(-1, 1, 28, 28) / 127.5 - 1, dtype=torch.float32)
+    return F.pad(small, (2, 2, 2, 2), value=-1.0).expand(-1, 3, -1, -1), torch.tensor(labels, dtype=torch.int64)
+
+
+def noisy_images() -> Batch:
+    clean, _ = images()
+    return clean + 0.3 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2)), clean
+
+
+def _gpt(dropout: float) -> Task:
+    return Task(
+        lambda: GPT(words=128, context=32, dropout=dropout),
+        loss_fn,
+        lambda m: torch.optim.AdamW(m.parameters(), lr=1e-3, weight_decay=0.1),
+        lambda: windows(32),
+        batch=8,
+    )
+
+
+TASKS: dict[str, Task] = {
+    "resnet20": Task(
+        ResNet20,
+        nn.CrossEntropyLoss(),
+        lambda m: torch.optim.SGD(m.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4, nesterov=True),
+        images,
+        batch=16,
+    ),
+    "gpt": _gpt(dropout=0.0),
+    "vit": Task(
+        VisionTransformer,
+        nn.CrossEntropyLoss(label_smoothing=0.1),
+        lambda m: torch.optim.AdamW(m.parameters(), lr=1e-3),
+        images,
+        batch=8,
+    ),
+    "unet": Task(UNet, nn.MSELoss(), lambda m: torch.optim.Adam(m.parameters(), lr=2e-3), noisy_images, batch=8),
+}
+
+WITH_DROPOUT = {"gpt-dropout": _gpt(dropout=0.2)}  # whose numbers are not PyTorch's
