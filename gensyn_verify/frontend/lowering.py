@@ -24,6 +24,7 @@ from gensyn_verify.frontend.rules import (
     losses,
     normalization,
     pooling,
+    randomness,
     reductions,
     shape,
 )
@@ -151,10 +152,15 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten._log_softmax_backward_data": reductions.log_softmax_backward,
     },
     "Normalization": {
+        "aten._native_batch_norm_legit": normalization.batch_norm_without_statistics,
         "aten._native_batch_norm_legit_functional": normalization.batch_norm,
         "aten.native_batch_norm_backward": normalization.batch_norm_backward,
         "aten.native_layer_norm": normalization.layer_norm,
         "aten.native_layer_norm_backward": normalization.layer_norm_backward,
+        "aten.native_group_norm": normalization.group_norm,
+        "aten.native_group_norm_backward": normalization.group_norm_backward,
+        "aten._weight_norm_interface": normalization.weight_norm,
+        "aten._weight_norm_interface_backward": normalization.weight_norm_backward,
     },
     "Losses": {
         "aten.nll_loss_forward": losses.nll_loss,
@@ -210,6 +216,7 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.select_scatter": shape.select_scatter,
         "aten.split": shape.split,
         "aten.split_with_sizes": shape.split,
+        "aten.unsafe_split": shape.split,
         "aten.unbind": shape.unbind,
         "aten.cat": shape.cat,
         "aten.stack": shape.stack,
@@ -222,6 +229,7 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.ones_like": shape.filled(1),
         "aten.full_like": shape.filled(None),
         "aten.fill": shape.filled(None),
+        "aten.new_empty": shape.filled(0),
         "aten.new_zeros": shape.filled(0),
         "aten.new_ones": shape.filled(1),
         "aten.new_full": shape.filled(None),
@@ -230,15 +238,32 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.new_empty_strided": shape.filled(0),
     },
     "Random numbers": {
-        "aten.bernoulli": point.bernoulli,
-        "aten.native_dropout": point.native_dropout,
+        "aten.bernoulli": randomness.bernoulli,
+        "aten.exponential": randomness.exponential,
+        "aten.native_dropout": randomness.native_dropout,
+        "aten.native_dropout_backward": randomness.native_dropout_backward,
+        "aten.normal": randomness.normal,
+        "aten.normal_functional": randomness.normal_like,
+        "aten.rand": randomness.unit_uniform,
+        "aten.rand_like": randomness.unit_uniform,
+        "aten.randint": randomness.integers,
+        "aten.randint_like": randomness.integers,
+        "aten.randn": randomness.standard_normal,
+        "aten.randn_like": randomness.standard_normal,
+        "aten.rrelu_with_noise_backward": randomness.random_relu_backward,
+        "aten.rrelu_with_noise_functional": randomness.random_relu,
+        "aten.uniform": randomness.uniform,
     },
 }
 
 TABLE: dict[str, Rule] = {name: rule for rules in SUBJECTS.values() for name, rule in rules.items()}
 
 STORAGE_ONLY = ("memory_format", "device", "layout", "pin_memory", "dtype", "non_blocking")
-UNDEFINED = ("aten.empty", "aten.empty_strided")  # not to be computed at capture: their elements are arbitrary
+UNDEFINED = (
+    "aten.empty",
+    "aten.empty_strided",
+    "aten.new_empty",
+)  # not to be computed at capture: their elements are arbitrary
 
 
 def lower(graph: fx.GraphModule, inputs: Sequence[Value], c: Context, builder_results: Sequence[int]) -> list[Any]:
@@ -291,6 +316,8 @@ def _call(node: fx.Node, known: Mapping[fx.Node, Any], c: Context) -> Any:
         )
     kwargs = {k: v for k, v in kwargs.items() if k not in STORAGE_ONLY}
     try:
+        if kwargs.pop("generator", None) is not None:
+            raise CaptureError("a torch.Generator has no place in a program; its numbers come from the task's seed")
         c.types = _result_types(node.meta["val"])
         with c.g.origin(str(origin)):
             result = TABLE[name](c, *args, **kwargs)

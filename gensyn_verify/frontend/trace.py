@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
+from torch._decomp import get_decompositions
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
@@ -145,13 +146,11 @@ def trace(
             grads = torch.autograd.grad(loss, wanted, scale, allow_unused=True) if wanted else ()
         return [loss.detach(), *grads, *(tensors[private[n]].detach() for n in [*parameters, *buffers])]
 
-    with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), _module_paths(step, recorder):
+    _refuse_modules(step)
+    with torch.random.fork_rng(devices=[]), _module_paths(step, recorder):
         try:
             scale = torch.ones(())
-            arguments = list(parameters.values()), list(buffers.values()), leaves, scale
-            first = make_fx(
-                one_step, decomposition_table=VISIBLE_CHANGES, tracing_mode="fake", _allow_non_fake_inputs=True
-            )(*arguments)
+            first = recorded(one_step, list(parameters.values()), list(buffers.values()), leaves, scale)
         except CaptureError:
             raise
         except Exception as error:
@@ -161,15 +160,46 @@ def trace(
                 f"{type(error).__name__}: {error}{advice}"
             ) from error
         _refuse_hidden_state(first)
-        interpreter = _KeepOrigins(first)
-
-        def pure(*flat: Tensor) -> Any:
-            return interpreter.run(*flat, enable_io_processing=False)
-
-        flat = [*parameters.values(), *buffers.values(), *leaves, scale]
-        second = make_fx(functionalize(pure, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
-        graph = second(*(t.detach() for t in flat))
+        graph = functional(first, [t.detach() for t in (*parameters.values(), *buffers.values(), *leaves, scale)])
     return Traced(graph, tuple(parameters), tuple(buffers), tuple(batch_names), tuple(gradients))
+
+
+def recorded(f: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
+    """The ATen operations that `f` calls on tensors like those of `arguments`, in-place operations among them."""
+    trace = make_fx(f, decomposition_table=VISIBLE_CHANGES, tracing_mode="fake", _allow_non_fake_inputs=True)
+    with _plain_kernels():
+        return trace(*arguments)
+
+
+def functional(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> fx.GraphModule:
+    """The same computation without in-place operations and with those of `RESTATED` in terms of others."""
+    interpreter = _KeepOrigins(graph)
+
+    def pure(*flat: Tensor) -> Any:
+        return interpreter.run(*flat, enable_io_processing=False)
+
+    restated = get_decompositions([getattr(torch.ops.aten, name.removeprefix("aten.")) for name in RESTATED])
+    trace = make_fx(
+        functionalize(pure, remove="mutations"),
+        decomposition_table=restated,  # type: ignore[arg-type]
+        tracing_mode="fake",
+        _allow_non_fake_inputs=True,
+    )
+    return trace(*arguments)
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Inside, PyTorch calls no fused kernels for attention, transformer layers and recurrent layers."""
+    fast, onednn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(onednn)
 
 
 def _batch_norm(
@@ -192,9 +222,26 @@ def _batch_norm(
 VISIBLE_CHANGES = {torch.ops.aten.native_batch_norm.default: _batch_norm}
 
 
+# Operations that PyTorch itself defines by simpler ones, which the lowering table has.
+RESTATED = (
+    "aten.channel_shuffle",
+    "aten.pixel_shuffle",
+    "aten.pixel_unshuffle",
+)
+
+
 def _needs_data(error: BaseException) -> bool:
     """Whether tracing failed for want of a tensor's values."""
     return "DataDependent" in type(error).__name__ or isinstance(error, DynamicOutputShapeException)
+
+
+def _refuse_modules(step: nn.Module) -> None:
+    for name, module in step.named_modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            raise CaptureError(
+                f"module {public_name(name)!r} is SyncBatchNorm, which exchanges statistics between processes; a step "
+                "is one program: use BatchNorm on the whole batch, or GroupNorm"
+            )
 
 
 def _check_loss(loss: Any) -> None:

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from gensyn_verify import backends
 from gensyn_verify.frontend.context import Builder, Context
 from gensyn_verify.frontend.lowering import lower
 from gensyn_verify.frontend.tensors import tensor_type, to_array
-from gensyn_verify.frontend.trace import VISIBLE_CHANGES
+from gensyn_verify.frontend.trace import functional, recorded
 from gensyn_verify.program import Dtype, TensorType, Value
 
 Array = np.ndarray[Any, Any]
@@ -50,14 +48,7 @@ def graph_of(f: Function, inputs: Sequence[Tensor], leaves: int, weights: Sequen
     def flat(*tensors: Tensor) -> list[Tensor]:
         return with_gradients(f, tensors[: len(inputs)], leaves, tensors[len(inputs) :])
 
-    trace = make_fx(flat, decomposition_table=VISIBLE_CHANGES, tracing_mode="fake", _allow_non_fake_inputs=True)
-    first = trace(*examples)
-
-    def pure(*tensors: Tensor) -> Any:
-        return fx.Interpreter(first).run(*tensors, enable_io_processing=False)
-
-    second = make_fx(functionalize(pure, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
-    return second(*examples)
+    return functional(recorded(flat, *examples), examples)
 
 
 class Engine:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.frontend.comparison import graph_of, results_of, with_gradients
 
@@ -52,12 +51,13 @@ class Case:
         """What the graph of the case takes."""
         return [*self.inputs(seed), *self.weights(seed)]
 
+    @cached_property
+    def graph(self) -> fx.GraphModule:
+        """The functional ATen graph of results and gradients; its inputs are those of `examples`."""
+        return graph_of(self.f, self.inputs(0), len(self.shapes), self.weights(0))
 
-@cache
-def graph_of_case(name: str) -> fx.GraphModule:
-    """The functional ATen graph of results and gradients; its inputs are those of the case, then the weights."""
-    case = CASES[name]
-    return graph_of(case.f, case.inputs(0), len(case.shapes), case.weights(0))
+
+SumCase = partial(Case, sums=True)
 
 
 def _integers(high: int, *shapes: Shape) -> Callable[[torch.Generator], list[Tensor]]:
@@ -80,7 +80,7 @@ def _wide(x: Tensor) -> Tensor:
     return 8 * x
 
 
-IMAGE, ROWS = (3, 4, 9, 8), (33, 70)
+ROWS = (33, 70)
 
 
 def _changed(x: Tensor) -> Tensor:
@@ -89,17 +89,6 @@ def _changed(x: Tensor) -> Tensor:
     y[1:, ::2].mul_(2)
     return y.transpose(0, 1).contiguous().view(-1)
 
-
-def _conv(*args: Any, **kwargs: Any) -> Callable[..., Tensor]:
-    return lambda x, w, *b: F.conv2d(x, w, *b, *args, **kwargs)
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    with sdpa_kernel(SDPBackend.MATH):
-        return F.scaled_dot_product_attention(q, k, v, mask)
-
-
-SumCase = partial(Case, sums=True)
 
 CASES: dict[str, Case] = {
     # ---- matrix products
@@ -113,37 +102,6 @@ CASES: dict[str, Case] = {
     "baddbmm": SumCase(torch.baddbmm, ((3, 4, 5), (3, 4, 60), (3, 60, 5))),
     "mv": SumCase(torch.mv, ((9, 80), (80,))),
     "dot": SumCase(torch.dot, ((600,), (600,))),
-    # ---- convolution
-    "conv2d": SumCase(_conv(), (IMAGE, (6, 4, 3, 3), (6,))),
-    "conv2d padded": SumCase(_conv(padding=2), (IMAGE, (6, 4, 3, 2))),
-    "conv2d strided": SumCase(_conv(stride=(2, 3), padding=(1, 0)), (IMAGE, (6, 4, 3, 3))),
-    "conv2d dilated": SumCase(_conv(dilation=2, padding=1), (IMAGE, (6, 4, 3, 3))),
-    "conv2d grouped": SumCase(_conv(groups=2, stride=2, padding=1), (IMAGE, (6, 2, 3, 3), (6,))),
-    "conv2d depthwise": SumCase(_conv(groups=4, padding=1), (IMAGE, (4, 1, 3, 3))),
-    "conv2d 1x1 strided": SumCase(_conv(stride=2), (IMAGE, (6, 4, 1, 1))),
-    "conv2d padding beyond kernel": SumCase(_conv(padding=3, stride=2), (IMAGE, (6, 4, 2, 2))),
-    "conv1d": SumCase(lambda x, w: F.conv1d(x, w, stride=2, padding=1), ((3, 4, 11), (5, 4, 3))),
-    "conv_transpose2d": SumCase(
-        lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1, groups=2),
-        (IMAGE, (4, 3, 3, 3), (6,)),
-    ),
-    # ---- pooling
-    "max_pool2d": Case(lambda x: F.max_pool2d(x, 2), (IMAGE,)),
-    "max_pool2d overlapping": Case(lambda x: F.max_pool2d(x, 3, 2, 1), (IMAGE,)),
-    "max_pool2d dilated, ceil": Case(lambda x: F.max_pool2d(x, 2, 3, 0, 2, ceil_mode=True), (IMAGE,)),
-    "max_pool2d uneven": Case(lambda x: F.max_pool2d(x, (4, 3), padding=(1, 1), ceil_mode=True), (IMAGE,)),
-    "max_pool2d indices": Case(
-        lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True), (IMAGE,), draw=lambda x: (4 * x).round()
-    ),
-    "avg_pool2d": Case(lambda x: F.avg_pool2d(x, 2), (IMAGE,)),
-    "avg_pool2d overlapping": Case(lambda x: F.avg_pool2d(x, 3, 2, 1), (IMAGE,)),
-    "avg_pool2d without padding in the count": Case(
-        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False), (IMAGE,)
-    ),
-    "avg_pool2d ceil": Case(lambda x: F.avg_pool2d(x, 3, 3, 1, ceil_mode=True), (IMAGE,)),
-    "avg_pool2d divisor": Case(lambda x: F.avg_pool2d(x, 3, divisor_override=2), (IMAGE,)),
-    "adaptive_avg_pool2d": Case(lambda x: F.adaptive_avg_pool2d(x, (3, 4)), (IMAGE,)),
-    "adaptive_avg_pool2d to one": Case(lambda x: F.adaptive_avg_pool2d(x, 1), (IMAGE,)),
     # ---- arithmetic
     "add": Case(lambda x, y: x + y + 0.1, (ROWS, (70,))),
     "add alpha": Case(lambda x, y: torch.add(x, y, alpha=0.3) + torch.sub(y, x, alpha=0.7), (ROWS, ROWS)),
@@ -220,23 +178,6 @@ CASES: dict[str, Case] = {
     "norm": Case(lambda x: F.pairwise_distance(x[0], x[1]), ((2, 9, 8),)),
     "softmax": Case(lambda x: F.softmax(3 * x, 1), ((20, 30, 7),)),
     "log_softmax": Case(lambda x: F.log_softmax(3 * x, -1), (ROWS,)),
-    "attention": Case(_attention, ((2, 4, 7, 8),) * 3),
-    "attention with a mask": Case(
-        lambda q, k, v, m: _attention(q, k, v, m & (torch.arange(7) > 0)[:, None]),
-        ((2, 4, 7, 8),) * 3,
-        extra=_bits(7, 7),
-    ),
-    # ---- normalization
-    "batch_norm": Case(
-        lambda x, w, b, m, v: F.batch_norm(x, m.detach() * 1, v.detach().square(), w, b, training=True),
-        (IMAGE, (4,), (4,), (4,), (4,)),
-    ),
-    "batch_norm in evaluation": Case(
-        lambda x, w, b, m, v: F.batch_norm(x, m.detach(), v.detach().square() + 1, w, b),
-        (IMAGE, (4,), (4,), (4,), (4,)),
-    ),
-    "layer_norm": Case(lambda x, w, b: F.layer_norm(x, (8, 7), w, b), ((9, 8, 7), (8, 7), (8, 7))),
-    "layer_norm without weights": Case(lambda x: F.layer_norm(x, (7,)), ((9, 8, 7),)),
     # ---- losses
     "nll_loss": Case(lambda x, t: F.nll_loss(F.log_softmax(x, 1), t), (ROWS,), extra=_integers(70, (33,))),
     "nll_loss of one": Case(lambda x, t: F.nll_loss(F.log_softmax(x, 0), t), ((9,),), extra=_integers(9, ())),

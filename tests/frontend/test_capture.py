@@ -321,7 +321,7 @@ def test_capturing_leaves_everything_as_it_was() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             self.count += 1
-            return F.dropout(self.conv(x)).flatten(1) + torch.rand(()) * 0
+            return torch.special.i0(F.dropout(self.conv(x))).flatten(1) + torch.rand(())
 
     model = Noisy()
     hooks = [dict(m._forward_hooks) | dict(m._forward_pre_hooks) for m in model.modules()]
@@ -330,7 +330,7 @@ def test_capturing_leaves_everything_as_it_was() -> None:
     x, y = torch.randn(2, 1, 4, 4), torch.tensor([0, 1])
     batch = x.clone(), y.clone()
     generator = torch.get_rng_state()
-    with pytest.raises(CaptureError):  # torch.rand is not in the table
+    with pytest.raises(CaptureError):  # torch.special.i0 is not in the table
         trace_step(model, F.cross_entropy, optimizer, (x, y))
     assert torch.equal(torch.get_rng_state(), generator)
     after = model.state_dict(), optimizer.state_dict()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gensyn_verify.frontend.lowering import TABLE
+from gensyn_verify.frontend.lowering import SUBJECTS, TABLE
+from tests.frontend import layers, operations
 from tests.frontend.comparison import Array, Engine, check_accuracy
-from tests.frontend.operations import CASES, graph_of_case
 
+CASES = operations.CASES | layers.CASES
 SEEDS = (0, 1, 2, 3)
 
 
@@ -18,12 +19,13 @@ def pytorch(name: str, seed: int, dtype: torch.dtype, absolute: bool = False) ->
     inputs = [x.to(dtype) if x.is_floating_point() else x for x in case.inputs(seed)]
     weights = case.weights(seed)
     if absolute:
-        inputs, weights = [x.abs() for x in inputs], [w.abs() for w in weights]
+        inputs = [x.abs() if x.is_floating_point() else x for x in inputs]
+        weights = [w.abs() for w in weights]
     return [t.numpy() for t in case.with_gradients(inputs, weights)]
 
 
 def engine(name: str, backend: str) -> Engine:
-    return Engine(graph_of_case(name), CASES[name].examples(0), backend)
+    return Engine(CASES[name].graph, CASES[name].examples(0), backend)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -44,7 +46,7 @@ def test_backends_agree(name: str) -> None:
 
 
 def test_every_operation_of_the_table_is_tested() -> None:
-    nodes = [node for name in CASES for node in graph_of_case(name).graph.nodes]
+    nodes = [node for name in CASES for node in CASES[name].graph.graph.nodes]
     seen = {str(getattr(node.target, "overloadpacket", "")) for node in nodes}
-    random = {"aten.bernoulli", "aten.native_dropout"}  # other numbers than PyTorch's: tested on their own
+    random = set(SUBJECTS["Random numbers"])  # other numbers than PyTorch's: in test_random
     assert set(TABLE) - seen == random

@@ -1,4 +1,4 @@
-"""Batch and layer normalization: (x - mean) / sqrt(variance + eps), then fma(weight, ., bias).
+"""Batch, layer, group and weight normalization: (x - mean) / sqrt(variance + eps), then fma(weight, ., bias).
 
 The variance is taken in two passes and divides by n. 1/sqrt is a square root and a division, two roundings.
 """
@@ -33,10 +33,8 @@ def batch_norm(
         y = _normalized(c, x, mean, _inverse(c, spread, eps), weight, bias, wide)
         empty = [c.g.full(t.shape, 0.0, t.dtype) for t in c.types[1:3]]
         return y, *empty, *before
-    axes = tuple(a for a in range(len(x.shape)) if a != 1)
-    n = math.prod(x.shape[a] for a in axes)
-    spread, mean = moments(c, x, axes, 0)
-    inverse = _inverse(c, spread, eps)
+    y, spread, mean, *saved = _of_batch(c, x, weight, bias, eps)
+    n = x.type.elements // x.shape[1]
     unbiased = n / (n - 1) if n > 1 else math.nan
     following = [
         c.map(
@@ -45,8 +43,24 @@ def batch_norm(
         )
         for old, new, scale in zip(before, (mean, spread), (1.0, unbiased), strict=True)
     ]  # fmt: skip
+    return y, *saved, *following
+
+
+def batch_norm_without_statistics(
+    c: Context, x: Operand, weight: Operand | None, bias: Operand | None, training: bool, momentum: Number, eps: Number
+) -> tuple[Value, ...]:
+    """By the statistics of the batch, which nobody keeps: also instance normalization, of a reshaped input."""
+    y, _, _, *saved = _of_batch(c, c.value(x), weight, bias, eps)
+    return y, *saved
+
+
+def _of_batch(c: Context, x: Value, weight: Operand | None, bias: Operand | None, eps: Number) -> tuple[Value, ...]:
+    """The result, variance and mean of the batch, and the saved mean and 1/deviation."""
+    axes = tuple(a for a in range(len(x.shape)) if a != 1)
+    spread, mean = moments(c, x, axes, 0)
+    inverse = _inverse(c, spread, eps)
     saved = [c.cast(c.g.reshape(v, t.shape), t.dtype) for v, t in zip((mean, inverse), c.types[1:3], strict=True)]
-    return _normalized(c, x, mean, inverse, weight, bias, wide), *saved, *following
+    return _normalized(c, x, mean, inverse, weight, bias, _per_channel(x)), spread, mean, *saved
 
 
 def batch_norm_backward(
@@ -107,6 +121,77 @@ def layer_norm_backward(
     return _backward(c, c.value(grad), x, weight, c.value(mean), c.value(inverse), axes, others, tuple(shape), mask)
 
 
+def _grouped(c: Context, x: Operand, groups: int) -> Value:
+    """[N, C, *S] -> [N, groups, C / groups, S]."""
+    x = c.value(x)
+    images, channels = x.shape[:2]
+    return c.g.reshape(x, (images, groups, channels // groups, math.prod(x.shape[2:])))
+
+
+def group_norm(
+    c: Context,
+    x: Operand,
+    weight: Operand | None,
+    bias: Operand | None,
+    images: int,
+    channels: int,
+    places: int,
+    groups: int,
+    eps: Number,
+) -> tuple[Value, ...]:
+    """Over the channels of each group and all places; also the mean and 1/deviation."""
+    wide = _grouped(c, x, groups)
+    spread, mean = moments(c, wide, (2, 3), 0)
+    inverse = _inverse(c, spread, eps)
+    y = _normalized(c, wide, mean, inverse, weight, bias, (groups, channels // groups, 1))
+    saved = [c.cast(c.g.reshape(v, t.shape), t.dtype) for v, t in zip((mean, inverse), c.types[1:], strict=True)]
+    return c.g.reshape(y, c.type.shape), *saved
+
+
+def group_norm_backward(
+    c: Context,
+    grad: Operand,
+    x: Operand,
+    mean: Operand,
+    inverse: Operand,
+    weight: Operand | None,
+    images: int,
+    channels: int,
+    places: int,
+    groups: int,
+    mask: Sequence[bool],
+) -> tuple[Value | None, ...]:
+    """Gradients by input, weight and bias."""
+    center, scale = (c.g.reshape(c.value(v), (images, groups, 1, 1)) for v in (mean, inverse))
+    grad, wide = _grouped(c, grad, groups), _grouped(c, x, groups)
+    shape = groups, channels // groups, 1
+    results = _backward(c, grad, wide, weight, center, scale, (2, 3), (0, 3), shape, mask)
+    shapes = c.value(x).shape, (channels,), (channels,)
+    return tuple(None if r is None else c.g.reshape(r, s) for r, s in zip(results, shapes, strict=True))
+
+
+def weight_norm(c: Context, v: Operand, g: Operand, dim: int = 0) -> tuple[Value, Value]:
+    """g v / |v|, the 2-norm over all axes but one, and the norms."""
+    v, g = c.value(v), c.value(g)
+    others = tuple(a for a in range(len(v.shape)) if a != dim % len(v.shape))
+    squares = c.map(lambda v: v * v, v, out=TensorType(Dtype.f32, v.shape))
+    total = c.g.reshape(c.sum(squares, others), c.types[1].shape)
+    norms = c.elementwise(lambda s: s.sqrt(), total, result=1)
+    return c.elementwise(lambda v, g, n: v * (g / n), v, g, norms), norms
+
+
+def weight_norm_backward(
+    c: Context, grad: Operand, v: Operand, g: Operand, norms: Operand, dim: int
+) -> tuple[Value, Value]:
+    """With d = sum(grad v): by v g / |v| (grad - v d / |v|^2), by g d / |v|."""
+    grad, v, g, norms = (c.value(x) for x in (grad, v, g, norms))
+    others = tuple(a for a in range(len(v.shape)) if a != dim % len(v.shape))
+    products = c.map(lambda a, b: a * b, grad, v, out=TensorType(Dtype.f32, v.shape))
+    d = c.g.reshape(c.sum(products, others), norms.shape)
+    by_v = c.elementwise(lambda a, v, g, n, d: g / n * (a - v * (d / (n * n))), grad, v, g, norms, d)
+    return by_v, c.elementwise(lambda d, n: d / n, d, norms, result=1)
+
+
 def _per_channel(x: Value) -> tuple[int, ...]:
     return (x.shape[1], *(1,) * (len(x.shape) - 2))
 
@@ -128,7 +213,7 @@ def _normalized(
     bias: Operand | None,
     shape: tuple[int, ...],
 ) -> Value:
-    """weight (x - mean) inverse + bias, where weight and bias broadcast as `shape`."""
+    """weight (x - mean) inverse + bias, in the first result's dtype; weight and bias broadcast as `shape`."""
     given = [c.g.reshape(c.value(t), shape) for t in (weight, bias) if t is not None]
 
     def f(x: Scalar, mean: Scalar, inverse: Scalar, *affine: Scalar) -> Scalar:
@@ -140,7 +225,7 @@ def _normalized(
             return y * next(rest)
         return activations.normalize(x, mean, inverse, next(rest), next(rest))
 
-    return c.elementwise(f, x, mean, inverse, *given)
+    return c.map(f, x, mean, inverse, *given, out=TensorType(c.type.dtype, x.shape))
 
 
 def _backward(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -243,28 +242,6 @@ def log_sigmoid(c: Context, x: Operand) -> tuple[Value, Value]:
 
 def log_sigmoid_backward(c: Context, grad: Operand, x: Operand, buffer: Operand) -> Value:
     return c.elementwise(lambda g, x: g * functions.sigmoid(-x), grad, x)
-
-
-# ---- random numbers ---------------------------------------------------------------------------------------------
-
-
-def bernoulli(c: Context, x: Operand, p: Number = 0.5, generator: Any = None) -> Value:
-    """1 with probability p, to 2^-24."""
-    if generator is not None:
-        raise CaptureError("a torch.Generator has no place in a program; its numbers come from the task's seed")
-    limit = math.ceil(p * (1 << 24))
-    words = c.random_words(c.type.shape)
-    return c.map(lambda w: ((w >> 8) < limit).to(Reg.u32), words, out=c.type, compute=Reg.u32)
-
-
-def native_dropout(c: Context, x: Operand, p: Number, train: bool | None = True) -> tuple[Value, Value]:
-    """x / (1 - p) where kept, and the mask."""
-    if not train:
-        return c.value(x), c.g.full(c.types[1].shape, 1, c.types[1].dtype)
-    limit = math.ceil((1 - p) * (1 << 24))
-    mask = c.map(lambda w: (w >> 8) < limit, c.random_words(c.type.shape), out=c.types[1], compute=Reg.u32)
-    scale = 1 / (1 - p) if p < 1 else 0.0
-    return c.elementwise(lambda x, m: x * (m * scale), x, mask), mask
 
 
 __all__ = ["nan_of"]
