@@ -7,7 +7,7 @@ context     what a rule works with
 optimizers  torch.optim instances as nodes and per-step scalars
 training    Training: the options of a step beside model, loss and optimizer
 gradients, scaling, ema, schedules   what the options write
-capture     trace_step: all of it together
+capture     trace_step: all of it together; load_state: what a run trained, back in a module
 compile     a captured step that trains the user's own module in place
 tensors     torch tensors as arrays and types of programs
 documentation  docs/operators.md
@@ -18,8 +18,8 @@ enter, arithmetic wraps at 2^31. What PyTorch can compute from literals alone (p
 capture and becomes state that no step changes. Random numbers come from the task's seed and are not PyTorch's.
 """
 
-from gensyn_verify.frontend.capture import Captured, trace_step
+from gensyn_verify.frontend.capture import Captured, load_state, trace_step
 from gensyn_verify.frontend.compile import Step, compile
 from gensyn_verify.frontend.training import Training
 
-__all__ = ["Captured", "Step", "Training", "compile", "trace_step"]
+__all__ = ["Captured", "Step", "Training", "compile", "load_state", "trace_step"]

@@ -76,10 +76,7 @@ class Captured:
 
     def load_state(self, model: nn.Module, state: Mapping[str, Array]) -> None:
         """Copy parameters and buffers of an engine state into `model`, the captured one or one built alike."""
-        own: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        for name in [*self.parameters, *self.buffers]:
-            if name in own:
-                write_array(state[_entry(name, self.parameters)], own[name].detach())
+        load_state(state, model)
 
     def updates(self, state: Mapping[str, Array]) -> int:
         """How many steps before this engine state updated the parameters: all but those a GradScaler skipped."""
@@ -119,6 +116,22 @@ class Captured:
         if self.scaler:
             found.update(self.scaler.initial_state(skipped))
         return {**found, STEP: np.array(step, np.uint32)}
+
+
+def load_state(state: Mapping[str, Array], model: nn.Module, averaged: AveragedModel | None = None) -> None:
+    """Copy an engine state, as of `Run.checkpoint()`, into a model built as the captured one was.
+
+    Parameters, buffers and, into `averaged`, the averaged weights of the option `ema`. What the state lacks stays as
+    it is. Raises CaptureError where `averaged` is no average of `model` or the state has none.
+    """
+    for name, parameter in model.named_parameters():
+        if f"param.{name}" in state:
+            write_array(state[f"param.{name}"], parameter.detach())
+    for name, buffer in model.named_buffers():
+        if f"buffer.{name}" in state:
+            write_array(state[f"buffer.{name}"], buffer.detach())
+    if averaged is not None:
+        Average.read(model, averaged).store(state, dict(model.named_buffers()))
 
 
 def _entry(name: str, parameters: Mapping[str, Any]) -> str:

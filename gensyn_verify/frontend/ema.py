@@ -61,6 +61,8 @@ class Average:
 
     def store(self, state: Mapping[str, Array], buffers: Mapping[str, Tensor]) -> None:
         """Put the averages of an engine state, and the model's own buffers, into the averaged model."""
+        if COUNT not in state:
+            raise CaptureError("the state has no averaged weights: the step was captured without ema")
         for name, tensor in self.tensors.items():
             write_array(state[_entry(name)], tensor.detach())
         write_array(state[COUNT], self.averaged.n_averaged)

@@ -63,7 +63,8 @@ class Schedule:
 
 def check(scheduler: Schedulers | None) -> tuple[LRScheduler, ...]:
     """The schedulers, none of which depends on a loss."""
-    found: tuple[Any, ...] = (scheduler,) if isinstance(scheduler, LRScheduler) else tuple(scheduler or ())
+    given: Any = scheduler or ()
+    found = tuple(given) if isinstance(given, (tuple, list)) else (given,)
     for one in _all(found):
         if isinstance(one, ReduceLROnPlateau):
             raise CaptureError(
