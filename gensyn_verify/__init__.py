@@ -14,6 +14,7 @@ frontend   a PyTorch model, loss and optimizer become a program
 backends   a program in, bits out: the reference (the definition) and the native CPU kernels
 commit     BLAKE3 and keccak-256 trees, state roots, the append-only run commitment
 protocol   task and run bundles, solve, replay, sampling
+data       datasets and files as tensors; augment: augmentation inside of the step
 api        the functions of this page
 cli        the command line, `gverify`
 
@@ -62,6 +63,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("augment", "data"):
+        return import_module(f"gensyn_verify.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'gensyn_verify' has no attribute {name!r}")
     value = getattr(import_module(f"gensyn_verify.{_HOME[name]}"), name)

@@ -47,7 +47,8 @@ def capture(
     """A task bundle at `path`: train `model` with `optimizer` on `data` for `steps` steps of `batch_size` rows.
 
     `data` are tensors or NumPy arrays whose first dimension counts the rows: (inputs, *targets), or any nest of them
-    with `loss_takes_model`. `seed` orders the batches and feeds dropout. `interval` is in steps between checkpoints.
+    with `loss_takes_model`; or a dataset or path that `gv.data.load` takes. `seed` orders the batches and feeds
+    dropout. `interval` is in steps between checkpoints.
     Further keyword arguments are the training options, fields of `gensyn_verify.frontend.Training`: clip_norm,
     norm_type, clip_value, accumulate, ema, scheduler, lr, autocast, loss_scale. Without `scheduler` and `lr` the
     optimizer's rates stay as they are. `optimizer` may be several, of different parameters.
@@ -56,14 +57,12 @@ def capture(
     import torch
     from torch.utils import _pytree as pytree
 
+    from gensyn_verify.data import tensors as load_tensors
     from gensyn_verify.frontend import trace_step
     from gensyn_verify.frontend.capture import name_batch
     from gensyn_verify.frontend.tensors import to_array
 
-    def tensor(x: Any) -> Any:
-        return x if isinstance(x, torch.Tensor) else torch.as_tensor(x)
-
-    data = pytree.tree_map(tensor, list(data) if isinstance(data, tuple | list) else data)
+    data = load_tensors(data)
     names, tensors = name_batch(data)
     rows = _rows(names, tensors)
     if not 1 <= batch_size <= rows:
@@ -74,7 +73,7 @@ def capture(
     example = pytree.tree_map(lambda t: t[first], data)
     captured = trace_step(model, loss_fn, optimizer, example, loss_takes_model=loss_takes_model, seed=seed, **training)
     wanted = captured.program.inputs_of("batch")
-    arrays = {n: to_array(t, f"data {n!r}") for n, t in zip(names, tensors, strict=True) if n in wanted}
+    arrays = {n: to_array(t, f"data {n!r}", copy=False) for n, t in zip(names, tensors, strict=True) if n in wanted}
     return make_task(
         captured, arrays, steps=steps, batch_size=batch_size, seed=seed, interval=interval, path=path, policy=policy
     )

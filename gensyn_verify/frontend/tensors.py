@@ -46,8 +46,10 @@ def check_dtype(tensor: Tensor, what: str) -> Dtype:
         raise CaptureError(f"{what}: {error}") from None
 
 
-def to_array(tensor: Tensor, what: str) -> Array:
+def to_array(tensor: Tensor, what: str, copy: bool = True) -> Array:
     """A copy of `tensor` in its carrier, C-contiguous; int64 becomes int32 if every value fits.
+
+    Without `copy`, the tensor's own memory where that is in its carrier already.
 
     Raises CaptureError, naming `what`, for other devices, sparse layouts, dtypes without a place, values out of range.
     """
@@ -64,7 +66,8 @@ def to_array(tensor: Tensor, what: str) -> Array:
             f"{what}: int64 values are kept as int32, from {I32_MIN} to {I32_MAX}; "
             f"found {int(array.min())} to {int(array.max())}"
         )
-    return np.array(array, dtype=CARRIER[dtype], order="C", copy=True).reshape(tuple(tensor.shape))
+    make = np.array if copy else np.asarray
+    return make(array, dtype=CARRIER[dtype], order="C").reshape(tuple(tensor.shape))
 
 
 def write_array(array: Array, tensor: Tensor) -> None:

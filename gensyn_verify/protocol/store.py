@@ -13,6 +13,7 @@ root is of the bytes alone, and zeros look alike in every shape.
 from __future__ import annotations
 
 import json
+import mmap
 from typing import BinaryIO
 
 import numpy as np
@@ -21,9 +22,10 @@ from gensyn_verify.backends.arrays import CARRIER, Array
 from gensyn_verify.commit import tensor_root
 from gensyn_verify.errors import BundleError
 from gensyn_verify.program.types import Dtype, TensorType
-from gensyn_verify.protocol.folder import Folder, MissingDataError
+from gensyn_verify.protocol.folder import Folder, LocalFolder, MissingDataError
 
 FOLDER = "tensors"
+MAPPED = 1 << 28  # bytes from which a tensor that asks for it stays on the disk
 _SAFETENSORS = {
     Dtype.f32: "F32", Dtype.bf16: "BF16", Dtype.f16: "F16", Dtype.i32: "I32", Dtype.u32: "U32", Dtype.u8: "U8",
     Dtype.boolean: "BOOL",
@@ -76,8 +78,12 @@ class TensorStore:
             return False
         return True
 
-    def get(self, type: TensorType, root: bytes, what: str) -> Array:
-        """The tensor; `what` names it in errors. Raises MissingDataError, BundleError, or ContentMismatchError."""
+    def get(self, type: TensorType, root: bytes, what: str, mapped: bool = False) -> Array:
+        """The tensor; `what` names it in errors. Raises MissingDataError, BundleError, or ContentMismatchError.
+
+        A `mapped` one, if it is large and in a local folder, is a read-only memory map of the file, checked like any
+        other; whoever can write into the folder while it is used can change it.
+        """
         name, start = file_name(root, type), header(type)
         where = f"{self.folder.url}: {what} ({name})"
         try:
@@ -87,9 +93,13 @@ class TensorStore:
                 found = file.read(len(start))
                 if found != start:
                     raise BundleError(f"{where}: header {found[8:60]!r}... expected {start[8:].rstrip()!r}")
-                array: Array = np.empty(type.shape, CARRIER[type.dtype])
-                if _fill(file, array) != type.nbytes:
-                    raise BundleError(f"{where}: the data end early")
+                if mapped and type.nbytes >= MAPPED and isinstance(self.folder, LocalFolder):
+                    memory = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+                    array: Array = np.frombuffer(memory, CARRIER[type.dtype], offset=len(start)).reshape(type.shape)
+                else:
+                    array = np.empty(type.shape, CARRIER[type.dtype])
+                    if _fill(file, array) != type.nbytes:
+                        raise BundleError(f"{where}: the data end early")
         except MissingDataError:
             raise MissingDataError(f"{where} is missing: copy the bundle again, or ask its owner for it") from None
         if type.dtype is Dtype.boolean and (array.view(np.uint8) > 1).any():
