@@ -283,7 +283,7 @@ def lower(graph: fx.GraphModule, inputs: Sequence[Value], c: Context, builder_re
         elif node not in needed:
             continue
         elif node.op == "get_attr":
-            known[node] = getattr(graph, str(node.target)).detach()
+            known[node] = getattr(graph, str(node.target))
         elif node.op == "call_function":
             known[node] = _call(node, known, c)
     return [known[n] if isinstance(n, fx.Node) else n for n in wanted]
