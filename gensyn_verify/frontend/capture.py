@@ -22,7 +22,7 @@ from gensyn_verify.frontend.gradients import Gradients, accumulate, choose, clip
 from gensyn_verify.frontend.lowering import lower
 from gensyn_verify.frontend.scaling import WINDOW, Scaler, Scaling, unscale
 from gensyn_verify.frontend.schedules import Schedule
-from gensyn_verify.frontend.tensors import check_dtype, holds, tensor_type, to_array, write_array
+from gensyn_verify.frontend.tensors import check_dtype, check_memory, holds, tensor_type, to_array, write_array
 from gensyn_verify.frontend.trace import StepModule, Traced, buffers_of, parameters_of, trace
 from gensyn_verify.frontend.training import Training, first_rows
 from gensyn_verify.program import Dtype, Program, TensorType, Value
@@ -187,6 +187,7 @@ def trace_step(
     for role, tensors in (("param", parameters), ("buffer", buffers), ("batch", dict(zip(names, leaves, strict=True)))):
         for name, tensor in tensors.items():
             check_dtype(tensor, f"{role} {name!r}")
+    check_memory(parameters, buffers)
     update = optimizers.read(optimizer, parameters)
     scale = scaling.read(options.loss_scale)
     average = None if options.ema is None else Average.read(model, averaged_model(model, options.ema))

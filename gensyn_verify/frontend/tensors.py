@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,26 @@ def check_dtype(tensor: Tensor, what: str) -> Dtype:
         return stored_dtype(tensor.dtype)
     except CaptureError as error:
         raise CaptureError(f"{what}: {error}") from None
+
+
+def check_memory(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+    """Raise CaptureError where a parameter shares memory with another tensor: a program has no aliases."""
+    by_storage: dict[int, list[tuple[str, Tensor]]] = {}
+    for name, tensor in [*parameters.items(), *buffers.items()]:
+        if tensor.numel():
+            by_storage.setdefault(tensor.untyped_storage().data_ptr(), []).append((name, tensor.detach()))
+    for (a, first), (b, second) in (pair for group in by_storage.values() for pair in combinations(group, 2)):
+        if (a in parameters or b in parameters) and np.shares_memory(_memory(first), _memory(second)):
+            raise CaptureError(
+                f"{a!r} and {b!r} share memory but are two tensors, so an update of one would change the other; to tie "
+                "weights, assign one Parameter to both modules"
+            )
+
+
+def _memory(tensor: Tensor) -> Array:
+    """The bytes of `tensor` where they are."""
+    array: Array = tensor.view(torch.int16).numpy() if tensor.dtype is torch.bfloat16 else tensor.numpy()
+    return array
 
 
 def to_array(tensor: Tensor, what: str, copy: bool = True) -> Array:
