@@ -185,7 +185,8 @@ def functional(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> fx.GraphMo
         tracing_mode="fake",
         _allow_non_fake_inputs=True,
     )
-    return trace(*arguments)
+    with _plain_kernels():  # as when recorded: the strides of results, on which views depend, follow the kernels
+        return trace(*arguments)
 
 
 @contextmanager

@@ -17,10 +17,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from examples.cnn import ResNet20, digits
-from examples.gpt import GPT, loss_fn, windows
+from examples.gpt import GPT, loss_fn, text, windows
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 Batch = tuple[Tensor, Tensor]
+
+
+class LstmClassifier(nn.Module):
+    """Characters [N, T] to the document they come from: two LSTM layers, the last output."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.letters = nn.Embedding(128, 16)
+        self.lstm = nn.LSTM(16, 32, num_layers=2, batch_first=True)
+        self.head = nn.Linear(32, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(self.letters(x))[0][:, -1])  # type: ignore[no-any-return]
 
 
 class VisionTransformer(nn.Module):
@@ -104,6 +117,13 @@ def noisy_images() -> Batch:
     return clean + 0.3 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2)), clean
 
 
+def lines() -> Batch:
+    """Pieces of 24 characters of scikit-learn's descriptions, and which sixth of the text they are from."""
+    tokens = torch.tensor(list(text().encode("ascii", "replace")))
+    rows = tokens[: len(tokens) // 24 * 24].reshape(-1, 24)
+    return rows, torch.arange(len(rows)) * 6 // len(rows)
+
+
 def _gpt(dropout: float) -> Task:
     return Task(
         lambda: GPT(words=128, context=32, dropout=dropout),
@@ -123,6 +143,13 @@ TASKS: dict[str, Task] = {
         batch=16,
     ),
     "gpt": _gpt(dropout=0.0),
+    "lstm": Task(
+        lambda: LstmClassifier(6),
+        nn.CrossEntropyLoss(),
+        lambda m: torch.optim.Adam(m.parameters(), lr=3e-3),
+        lines,
+        batch=16,
+    ),
     "vit": Task(
         VisionTransformer,
         nn.CrossEntropyLoss(label_smoothing=0.1),
