@@ -29,6 +29,11 @@ bool is_flipped_matrix(const Place& place) {
     return is_contiguous(shape, strides);
 }
 
+// Operations whose kernels take their inputs as strided views.
+bool reads_any_strides(const Op& op) {
+    return std::holds_alternative<Map>(op) || std::holds_alternative<Reduce>(op) || std::holds_alternative<Scan>(op);
+}
+
 View as_view(const Place& place) { return {place.byte_offset(), place.type.dtype, place.strides}; }
 
 void write_copy(Plan& plan, const Place& from, const Place& to) {
@@ -89,6 +94,8 @@ class Planner {
     void call(Plan& plan, const Node& node, const Gather& op) const;
     void call(Plan& plan, const Node& node, const ScatterAdd& op) const;
     void call(Plan& plan, const Node& node, const Random& op) const;
+    void call(Plan& plan, const Node& node, const Sort& op) const;
+    void call(Plan& plan, const Node& node, const Scan& op) const;
     void call(Plan& plan, const Node& node, const Pad& op) const;
     void call(Plan& plan, const Node& node, const Concat& op) const;
     template <class Layout>
@@ -195,7 +202,7 @@ void Planner::place_node(size_t n) {
             places.push_back(std::move(*seen));
             return;
         }
-    } else if (!std::holds_alternative<Map>(node.op) && !std::holds_alternative<Reduce>(node.op)) {
+    } else if (!reads_any_strides(node.op)) {
         for (uint32_t v : node.inputs)
             if (!usable(node.op, v)) copy_before(n, v);
     }
@@ -418,6 +425,21 @@ void Planner::call(Plan& plan, const Node& node, const Random& op) const {
     const Place& out = places[node.first];
     plan.random(input(node, 0).byte_offset(), input(node, 1).byte_offset(), uint32_t(op.stream), out.type.elements(),
                 out.byte_offset());
+}
+
+void Planner::call(Plan& plan, const Node& node, const Sort&) const {
+    const Place &x = input(node, 0), &out = places[node.first];
+    const int64_t row = x.type.shape.back();
+    plan.sort(x.byte_offset(), x.type.dtype, out.byte_offset(), x.type.elements() / row, row);
+}
+
+void Planner::call(Plan& plan, const Node& node, const Scan& op) const {
+    const Ints step(op.shape.begin() + 1, op.shape.end());
+    std::vector<View> inputs, outputs;
+    for (size_t i = 0; i < node.inputs.size(); i++)
+        inputs.push_back(as_view(broadcast(places[node.inputs[i]], i < node.count ? step : op.shape)));
+    for (uint32_t v = node.first; v < node.first + node.count; v++) outputs.push_back(as_view(places[v]));
+    plan.scan(int(op.program), op.shape, inputs, outputs);
 }
 
 void Planner::call(Plan& plan, const Node& node, const Pad& op) const {

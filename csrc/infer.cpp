@@ -242,6 +242,29 @@ std::vector<TensorType> results(const Random& op, const Types& types, const std:
     return {{Dtype::u32, op.shape}};
 }
 
+std::vector<TensorType> results(const Sort&, const Types& types, const std::vector<ScalarProgram>&) {
+    arity(types, 1);
+    const TensorType& x = *types[0];
+    if (x.shape.empty()) refuse("sort of a scalar");
+    if (x.dtype == Dtype::boolean) refuse("sort takes numbers, found " + x.text());
+    if (x.shape.back() > int64_t(1) << 31) refuse("sort of " + number(x.shape.back()) + " values; the limit is 2^31");
+    return {{Dtype::i32, x.shape}};
+}
+
+std::vector<TensorType> results(const Scan& op, const Types& types, const std::vector<ScalarProgram>& programs) {
+    if (op.shape.empty()) refuse("scan over a scalar");
+    const Ints step(op.shape.begin() + 1, op.shape.end());
+    for (size_t i = 0; i < std::min(types.size(), op.dtypes.size()); i++) {
+        const std::string input = "input " + std::to_string(i) + " is " + types[i]->text();
+        if (types[i]->dtype != op.dtypes[i]) refuse(input + ", of another dtype than the output that it begins");
+        if (!broadcasts_to(types[i]->shape, step)) refuse(input + ", which does not broadcast to " + list_text(step));
+    }
+    std::vector<TensorType> outputs = results(Map{op.program, op.shape, op.dtypes}, types, programs);
+    if (types.size() < outputs.size())
+        refuse("outputs begin with as many inputs, found " + std::to_string(types.size()));
+    return outputs;
+}
+
 }  // namespace
 
 std::vector<TensorType> infer(const Op& op, const Types& inputs, const std::vector<ScalarProgram>& scalar_programs) {

@@ -122,6 +122,14 @@ struct RandomArgs {
     uint32_t* out;
 };
 
+// out[r, k] = position of the k-th of the `row` elements x[r, ..] in ascending order; equal ones in order of position.
+struct SortArgs {
+    const void* x;
+    int32_t* out;
+    int64_t rows, row;
+    Dtype dtype;
+};
+
 // Bytes of the whole BLAKE3 tree over n bytes: every level's chaining values, 32 bytes each; the last 32 are the root.
 inline constexpr size_t blake3_tree_bytes(size_t n) {
     size_t level = n ? (n + 1023) / 1024 : 1, total = level;
@@ -147,6 +155,7 @@ struct Kernels {
     void (*gather)(const GatherArgs&);
     void (*scatter_add)(const ScatterAddArgs&);
     void (*random)(const RandomArgs&);
+    void (*sort)(const SortArgs&);
     void (*blake3)(const Blake3Args&);
 };
 
@@ -172,6 +181,7 @@ void fill(const FillArgs&);
 void gather(const GatherArgs&);
 void scatter_add(const ScatterAddArgs&);
 void random(const RandomArgs&);
+void sort(const SortArgs&);
 void blake3(const Blake3Args&);
 }  // namespace gv::GV_ISA
 #endif

@@ -105,6 +105,38 @@ struct ReduceCall : Plan::RowCall {
     }
 };
 
+// One map a step, over the same elements at other addresses. Threads share the elements: each takes its own through all
+// steps, since an element's steps read no other element.
+struct ScanCall : Plan::Call {
+    static constexpr int64_t SHARE = 1 << 10;  // elements a thread takes at least
+    const ScalarCode* program;
+    int64_t steps, elements;
+    std::vector<int64_t> shape;                      // of one step
+    std::vector<std::vector<int64_t>> strides;       // [input][axis], first those of the steps after the first
+    std::vector<const int64_t*> first, later;        // the inputs' strides at step 0 and after it
+    std::vector<const uint8_t*> inputs;              // at step 0
+    std::vector<int64_t> input_bytes, output_bytes;  // from one step to the next
+    std::vector<uint8_t*> outputs;
+    std::vector<Dtype> input_dtypes, output_dtypes;
+
+    void run(const Kernels& k) const override {
+        const int64_t share = std::max(SHARE, (elements + get_threads() - 1) / get_threads());
+        parallel_for((elements + share - 1) / share, [&](int64_t i) {
+            const void* in[64];
+            void* out[16];
+            for (int64_t t = 0; t < steps; t++) {
+                for (size_t o = 0; o < outputs.size(); o++) out[o] = outputs[o] + t * output_bytes[o];
+                for (size_t j = 0; j < inputs.size(); j++) {
+                    const bool carried = t > 0 && j < outputs.size();
+                    in[j] = carried ? outputs[j] + (t - 1) * output_bytes[j] : inputs[j] + t * input_bytes[j];
+                }
+                k.map({program, int(shape.size()), shape.data(), in, (t ? later : first).data(), input_dtypes.data(),
+                       out, output_dtypes.data(), i * share, std::min(elements, (i + 1) * share), nullptr, 0});
+            }
+        });
+    }
+};
+
 int64_t product(const std::vector<int64_t>& shape) {
     int64_t n = 1;
     for (int64_t d : shape) n *= d;
@@ -268,6 +300,43 @@ void Plan::random(int64_t seed, int64_t step, uint32_t stream, int64_t count, in
     auto call = std::make_unique<PlainCall<RandomArgs, &Kernels::random>>();
     call->args = {reinterpret_cast<const uint32_t*>(at(seed)), reinterpret_cast<const uint32_t*>(at(step)), stream,
                   count, reinterpret_cast<uint32_t*>(at(out))};
+    calls_.push_back(std::move(call));
+}
+
+void Plan::sort(int64_t x, Dtype dtype, int64_t out, int64_t rows, int64_t row) {
+    auto call = std::make_unique<PlainCall<SortArgs, &Kernels::sort>>();
+    call->args = {at(x), reinterpret_cast<int32_t*>(at(out)), rows, row, dtype};
+    calls_.push_back(std::move(call));
+}
+
+void Plan::scan(int program, std::vector<int64_t> shape, const std::vector<View>& inputs,
+                const std::vector<View>& outputs) {
+    auto call = std::make_unique<ScanCall>();
+    call->program = &scalars_.at(size_t(program))->code;
+    call->steps = shape.at(0);
+    call->shape.assign(shape.begin() + 1, shape.end());
+    call->elements = product(call->shape);
+    std::vector<int64_t> dense(call->shape.size());
+    int64_t stride = 1;
+    for (size_t axis = dense.size(); axis-- > 0; stride *= call->shape[axis]) dense[axis] = stride;
+    call->strides.push_back(dense);
+    for (size_t i = 0; i < inputs.size(); i++) {
+        const View& v = inputs[i];
+        const bool carried = i < outputs.size();
+        call->inputs.push_back(at(v.offset));
+        call->input_dtypes.push_back(v.dtype);
+        call->input_bytes.push_back(carried ? 0 : v.strides.at(0) * dtype_size(v.dtype));
+        call->strides.emplace_back(v.strides.begin() + !carried, v.strides.end());
+    }
+    for (size_t i = 0; i < inputs.size(); i++) {
+        call->first.push_back(call->strides[i + 1].data());
+        call->later.push_back(call->strides[i < outputs.size() ? 0 : i + 1].data());
+    }
+    for (const View& v : outputs) {
+        call->outputs.push_back(at(v.offset));
+        call->output_dtypes.push_back(v.dtype);
+        call->output_bytes.push_back(call->elements * dtype_size(v.dtype));
+    }
     calls_.push_back(std::move(call));
 }
 

@@ -51,6 +51,10 @@ class Plan {
     void scatter_add(int64_t source, int64_t index, int64_t out, int64_t rows, int64_t row, int64_t count,
                      Dtype source_dtype, Dtype out_dtype);
     void random(int64_t seed, int64_t step, uint32_t stream, int64_t count, int64_t out);
+    void sort(int64_t x, Dtype dtype, int64_t out, int64_t rows, int64_t row);
+    // A map for every position of the first axis of `shape`, after each other; the first inputs begin the outputs.
+    void scan(int program, std::vector<int64_t> shape, const std::vector<View>& inputs,
+              const std::vector<View>& outputs);
 
     // The maps and reductions written between these two have outputs of `rows` rows each, and a row depends on nothing
     // but the same rows of values written between them. They run one block of rows after the other, so that what they

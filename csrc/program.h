@@ -158,9 +158,24 @@ struct Random {
         f(stream), f(shape);
     }
 };
+struct Sort {
+    static constexpr const char* kind = "sort";
+    template <class F>
+    void fields(F&&) {}
+};
+struct Scan {
+    static constexpr const char* kind = "scan";
+    int64_t program;
+    Ints shape;
+    std::vector<Dtype> dtypes;
+    template <class F>
+    void fields(F&& f) {
+        f(program), f(shape), f(dtypes);
+    }
+};
 // In the order of their codes.
-using Op =
-    std::variant<Map, Dot, Reduce, Reshape, Permute, Slice, Pad, Concat, Broadcast, Window, Gather, ScatterAdd, Random>;
+using Op = std::variant<Map, Dot, Reduce, Reshape, Permute, Slice, Pad, Concat, Broadcast, Window, Gather, ScatterAdd,
+                        Random, Sort, Scan>;
 bool is_layout(const Op& op);
 
 using Types = std::vector<const TensorType*>;

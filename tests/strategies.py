@@ -152,6 +152,10 @@ def draw_node(draw: st.DrawFn, g: ProgramBuilder, values: list[Value]) -> tuple[
             return g.emit(ops.Gather(), x, y)
         case "ScatterAdd":
             return g.emit(ops.ScatterAdd(draw(small), draw(st.sampled_from(Dtype))), x, y)
+        case "Sort":
+            op = ops.Sort()
+        case "Scan":
+            return g.scan(lambda carried, x: carried.builder.select(x.equals(x), x, carried), [y], [x])
         case _:
             return g.emit(ops.Random(draw(st.integers(0, 99)), draw(SHAPES)), x, y)
     return g.emit(op, x)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from gensyn_verify.backends.arrays import Array, check_arrays, narrow, widen
+from gensyn_verify.backends.arrays import CARRIER, Array, check_arrays, narrow, widen
 from gensyn_verify.errors import BackendError
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Node, Program
@@ -318,6 +318,41 @@ def run_random(op: ops.Random, seed: Array, step: Array) -> Array:
     return np.stack(words, -1).reshape(-1)[:count].reshape(op.shape)
 
 
+def comes_before(a: Array, b: Array) -> bool:
+    """The order of sort on two numbers: NaN after everything else; -0 and +0 are equal, and so are two NaN."""
+    return bool(a < b or (np.isnan(b) and not np.isnan(a)))
+
+
+def sort_positions(values: Array) -> list[int]:
+    """Insertion sort: each element moves in front of those that it comes before, so equal ones keep their order."""
+    order: list[int] = []
+    for i in range(len(values)):
+        place = i
+        while place > 0 and comes_before(values[i], values[order[place - 1]]):
+            place -= 1
+        order.insert(place, i)
+    return order
+
+
+def run_sort(x: Array, dtype: Dtype) -> Array:
+    """The positions of the elements of each row of the last axis, in their order."""
+    rows = widen(x, dtype).reshape(-1, x.shape[-1]) if x.size else np.zeros((0, 0), np.float32)
+    return np.array([sort_positions(row) for row in rows], np.int32).reshape(x.shape)
+
+
+def run_scan(op: ops.Scan, scalar: ScalarProgram, inputs: list[Array], dtypes: list[Dtype]) -> list[Array]:
+    """A map a position of the first axis, whose first inputs are the outputs of the last one."""
+    step = ops.Map(op.program, op.shape[1:], op.dtypes)
+    carried = inputs[: len(op.dtypes)]
+    rest = [np.broadcast_to(x, op.shape) for x in inputs[len(op.dtypes) :]]
+    out = [np.empty(op.shape, CARRIER[d]) for d in op.dtypes]
+    for t in range(op.shape[0]):
+        carried = run_map(step, scalar, [*carried, *(x[t] for x in rest)], dtypes)
+        for all_steps, value in zip(out, carried, strict=True):
+            all_steps[t] = value
+    return out
+
+
 def run_node(program: Program, node: Node, inputs: list[Array], dtypes: list[Dtype]) -> list[Array]:
     """The outputs of one node."""
     op = node.op
@@ -334,6 +369,10 @@ def run_node(program: Program, node: Node, inputs: list[Array], dtypes: list[Dty
         return [run_scatter_add(op, inputs[0], inputs[1], dtypes[0], node.types[0].shape)]
     if isinstance(op, ops.Random):
         return [run_random(op, inputs[0], inputs[1])]
+    if isinstance(op, ops.Sort):
+        return [run_sort(inputs[0], dtypes[0])]
+    if isinstance(op, ops.Scan):
+        return run_scan(op, program.scalar_programs[op.program], inputs, dtypes)
     return [run_layout(op, inputs, node.types[0].shape)]
 
 

@@ -62,6 +62,8 @@ def build() -> Program:
         "dot_narrow": g.dot(x["bf16"], x["f16"], transpose_b=True),
         "sum": g.reduce("sum", x["long"], (1,)),
         "random": g.random(x["seed"], x["step"], (1001,)),
+        "sort": g.sort(x["any"]),
+        "scan": g.scan(_running, [g.full((), 0, Dtype.bf16)], [x["bf16"]])[0],
         "gather": g.gather(x["bf16"], x["index"]),
         "scatter": g.scatter_add(g.slice(x["a"], (0, 0, 0), (1, 8, 640)), g.slice(x["index"], (0,), (1,)), 3),
         "arithmetic": g.map(_arithmetic, x["any"], g.slice(x["any"], (4098,), (4099,), (-1,))),
@@ -90,6 +92,10 @@ def _integers(a: Scalar, b: Scalar) -> Scalar:
 
 def _mixed(a: Scalar, b: Scalar, c: Scalar) -> Scalar:
     return a.builder.select(c, a.mulhi(b) | a, (b + a >> 2).max(b))
+
+
+def _running(y: Scalar, x: Scalar) -> Scalar:
+    return y.builder.fma(y, 0.75, x)
 
 
 def _extremes(g: ProgramBuilder, x: dict[str, Value]) -> dict[str, Value]:

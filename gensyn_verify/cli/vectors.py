@@ -1,6 +1,6 @@
 """The published numeric vectors as programs of one node each, with the bits that they must give.
 
-Reads scalar_ops, dot, reduce, layout, gather_scatter and philox.json (docs/numerics.md), and elementary.json
+Reads scalar_ops, dot, reduce, layout, gather_scatter, sort_scan and philox.json (docs/numerics.md), and elementary.json
 (docs/elementary.md).
 """
 
@@ -101,6 +101,14 @@ def numeric_cases() -> Iterator[Case]:
         yield _case("gather_scatter", c, ops.Gather(), c["data"], c["index"])
     for c in gather_scatter["scatter_add"]:
         yield _case("gather_scatter", c, ops.ScatterAdd(c["rows"], Dtype[c["dtype"]]), c["source"], c["index"])
+    sort_scan = load("sort_scan")
+    for c in sort_scan["sort"]:
+        yield _case("sort_scan", c, ops.Sort(), c["x"])
+    for c in sort_scan["scan"]:
+        scan = ops.Scan(0, tuple(c["shape"]), tuple(Dtype[d] for d in c["dtypes"]))
+        arrays, dtypes = tuple(map(read_tensor, c["inputs"])), tuple(Dtype[t["dtype"]] for t in c["inputs"])
+        results = tuple(map(read_tensor, c["results"]))
+        yield Case("sort_scan", c["why"], scan, arrays, dtypes, results, (_read_scalar_program(c["program"]),))
     for c in load("philox")["cases"]:
         seed, step = ({"dtype": "u32", "shape": s, "bits": b} for s, b in (([2], c["seed"]), ([], [f"{c['step']:x}"])))
         random = ops.Random(c["stream"], tuple(c["result"]["shape"]))
@@ -118,18 +126,21 @@ def _scalar_cases(content: Json) -> Iterator[Case]:
         scalar = ScalarProgram(regs, (), (code,), (len(regs),))
         yield _scalar_case("scalar_ops", name, scalar, [(row[:-1], row[-1:]) for row in entry["cases"]])
     for p in content["programs"]:
-        scalar = ScalarProgram(
-            tuple(Reg[r] for r in p["inputs"]),
-            tuple(Constant(Reg[r], int(bits, 16)) for r, bits in p["constants"]),
-            tuple(Instruction(op, tuple(args)) for op, *args in p["code"]),
-            tuple(p["outputs"]),
-        )
-        yield _scalar_case("scalar_ops", p["name"], scalar, p["cases"])
+        yield _scalar_case("scalar_ops", p["name"], _read_scalar_program(p), p["cases"])
     for entry in content["storage"]:
         load, store = Dtype[entry["load"]], Dtype[entry["store"]]
         x, y = (_array(d, bits) for d, bits in zip((load, store), zip(*entry["cases"], strict=True), strict=True))
         scalar, op = ScalarProgram((load.reg,), (), (), (0,)), ops.Map(0, x.shape, (store,))
         yield Case("scalar_ops", f"{load.name} to {store.name}", op, (x,), (load,), (y,), (scalar,))
+
+
+def _read_scalar_program(p: Json) -> ScalarProgram:
+    return ScalarProgram(
+        tuple(Reg[r] for r in p["inputs"]),
+        tuple(Constant(Reg[r], int(bits, 16)) for r, bits in p["constants"]),
+        tuple(Instruction(op, tuple(args)) for op, *args in p["code"]),
+        tuple(p["outputs"]),
+    )
 
 
 def _scalar_case(file: str, why: str, scalar: ScalarProgram, rows: Sequence[Sequence[list[str]]]) -> Case:

@@ -2,7 +2,7 @@
 
 types      element types, tensor types
 scalar     scalar programs: the machine of `map`, one element at a time
-ops        the seven node kinds and their type inference
+ops        the nine node kinds and their type inference
 program    Program, its validation, ProgramBuilder
 encoding   canonical bytes and digest
 merkle     the one keccak-256 tree of the project

@@ -42,7 +42,7 @@ def _attributes(op: ops.Op) -> str:
         elif isinstance(x, tuple):
             parts.append(f"{f.name}={[d.name if isinstance(d, Dtype) else d for d in x]}")
         else:
-            parts.append(f"s{x}" if isinstance(op, ops.Map) else f"{f.name}={x}")
+            parts.append(f"s{x}" if isinstance(op, ops.Map | ops.Scan) else f"{f.name}={x}")
     return " ".join(parts)
 
 

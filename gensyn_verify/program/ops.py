@@ -1,4 +1,5 @@
-"""The seven node kinds: `map dot reduce layout gather scatter_add random`. Attributes, and output types from inputs.
+"""The nine node kinds: `map dot reduce layout gather scatter_add random sort scan`. Attributes, and output types from
+inputs.
 
 Each class is one operation of a kind; `layout` has seven. Fields are integers, integer tuples, booleans and dtypes
 only, so that one encoder serves all. `infer` recomputes the output types from the input types and raises
@@ -370,7 +371,59 @@ class Random(Op):
         return (TensorType(Dtype.u32, self.shape),)
 
 
+@dataclass(frozen=True)
+class Sort(Op):
+    """The i32 positions that put each row of the last axis in ascending order; equal elements keep their order.
+
+    NaN comes last, and -0 equals +0.
+    """
+
+    kind: ClassVar[str] = "sort"
+    code: ClassVar[int] = 13
+
+    def infer(self, types: Types, scalar_programs: Sequence[ScalarProgram]) -> tuple[TensorType, ...]:
+        _arity(types, 1)
+        (x,) = types
+        if not x.shape:
+            raise ProgramError("sort of a scalar")
+        if x.dtype.reg is Reg.boolean:
+            raise ProgramError(f"sort takes numbers, found {x}")
+        if x.shape[-1] > 1 << 31:
+            raise ProgramError(f"sort of {x.shape[-1]} values; the limit is 2^31")
+        return (TensorType(Dtype.i32, x.shape),)
+
+
+@dataclass(frozen=True)
+class Scan(Op):
+    """Scalar program number `program` along the first axis of `shape`, fed with its own last results.
+
+    Inputs are one initial tensor an output, broadcast to the shape without its first axis, then tensors that broadcast
+    to `shape`. Position t of the outputs is the program of position t - 1 of the outputs, as they are stored, and
+    position t of the tensors; at t = 0 the initial tensors take the outputs' place.
+    """
+
+    kind: ClassVar[str] = "scan"
+    code: ClassVar[int] = 14
+    program: int
+    shape: tuple[int, ...]
+    dtypes: tuple[Dtype, ...]
+
+    def infer(self, types: Types, scalar_programs: Sequence[ScalarProgram]) -> tuple[TensorType, ...]:
+        if not self.shape:
+            raise ProgramError("scan over a scalar")
+        carried = types[: len(self.dtypes)]
+        for n, (t, dtype) in enumerate(zip(carried, self.dtypes, strict=False)):
+            if t.dtype is not dtype:
+                raise ProgramError(f"input {n} is {t}, the output that it begins is {dtype.name}")
+            if not broadcasts_to(t.shape, self.shape[1:]):
+                raise ProgramError(f"input {n} is {t}, which does not broadcast to {list(self.shape[1:])}")
+        outputs = Map(self.program, self.shape, self.dtypes).infer(types, scalar_programs)
+        if len(carried) < len(outputs):
+            raise ProgramError(f"{len(outputs)} outputs begin with as many inputs, found {len(types)}")
+        return outputs
+
+
 OPS: tuple[type[Op], ...] = (
-    Map, Dot, Reduce, Reshape, Permute, Slice, Pad, Concat, Broadcast, Window, Gather, ScatterAdd, Random,
+    Map, Dot, Reduce, Reshape, Permute, Slice, Pad, Concat, Broadcast, Window, Gather, ScatterAdd, Random, Sort, Scan,
 )  # fmt: skip
-KINDS = ("map", "dot", "reduce", "layout", "gather", "scatter_add", "random")
+KINDS = ("map", "dot", "reduce", "layout", "gather", "scatter_add", "random", "sort", "scan")

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from gensyn_verify.errors import GensynVerifyError, LimitError, ProgramError
@@ -256,10 +256,7 @@ class ProgramBuilder:
         `shape` defaults to the broadcast of the inputs, dtypes to f32, i32, u32 or boolean by register type. A
         function that needs `fma` or `select` takes it from the Scalars' builder: `x.builder.fma(x, y, z)`.
         """
-        builder = ScalarBuilder()
-        results = function(*(builder.input(v.dtype.reg) for v in inputs))
-        outputs = results if isinstance(results, Sequence) else (results,)
-        scalar = builder.build(*outputs)
+        scalar = _traced(function, inputs)
         if shape is None:
             shape = broadcast_shapes(*(v.shape for v in inputs))
         if dtypes is None:
@@ -339,6 +336,23 @@ class ProgramBuilder:
         self._streams += 1
         return self.emit(ops.Random(self._streams - 1, tuple(shape)), seed, step)[0]
 
+    def sort(self, x: Value) -> Value:
+        """The positions that put the last axis in ascending order."""
+        return self.emit(ops.Sort(), x)[0]
+
+    def scan(
+        self, function: MapFunction, initial: Sequence[Value], inputs: Sequence[Value], shape: Shape | None = None
+    ) -> tuple[Value, ...]:
+        """A scan along the first axis of `shape` (default: the broadcast of the inputs).
+
+        `function` takes one Scalar an initial value, then one an input, and gives the carried values' next ones.
+        """
+        scalar = _traced(function, [*initial, *inputs])
+        if shape is None:
+            shape = broadcast_shapes(*(v.shape for v in inputs))
+        number = self._scalars.setdefault(scalar, len(self._scalars))
+        return self.emit(ops.Scan(number, shape, tuple(v.dtype for v in initial)), *initial, *inputs)
+
     def build(self) -> Program:
         """The validated program."""
         order = sorted(
@@ -357,9 +371,8 @@ class ProgramBuilder:
         nodes = []
         for n in sorted(needed):
             op, inputs, types, origin = self._nodes[n]
-            if isinstance(op, ops.Map):
-                renumbered = scalar_number.setdefault(op.program, len(scalar_number))
-                op = ops.Map(renumbered, op.shape, op.dtypes)
+            if isinstance(op, ops.Map | ops.Scan):
+                op = replace(op, program=scalar_number.setdefault(op.program, len(scalar_number)))
             nodes.append(Node(op, tuple(number[k] for k in inputs), types, origin))
             for i in range(len(types)):
                 number[n, i] = len(number)
@@ -373,6 +386,13 @@ class ProgramBuilder:
             tuple(nodes),
             tuple(outputs),
         )
+
+
+def _traced(function: MapFunction, inputs: Sequence[Value]) -> ScalarProgram:
+    """The scalar program of `function` over one Scalar an input."""
+    builder = ScalarBuilder()
+    results = function(*(builder.input(v.dtype.reg) for v in inputs))
+    return builder.build(*(results if isinstance(results, Sequence) else (results,)))
 
 
 def _rank(roles: tuple[str, ...], role: str, name: str) -> tuple[int, str]:

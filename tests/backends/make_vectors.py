@@ -21,7 +21,7 @@ from gensyn_verify import backends
 from gensyn_verify.backends.arrays import CARRIER, Array
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Input, Node, Output, Program
-from gensyn_verify.program.scalar import OPERATIONS, Constant, Instruction, ScalarProgram
+from gensyn_verify.program.scalar import OPERATIONS, Constant, Instruction, ScalarBuilder, ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg, TensorType
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
@@ -924,9 +924,125 @@ def gather_scatter() -> Json:
     }  # fmt: skip
 
 
+# ---- sort, scan
+
+
+def exact_order(bits: list[int], dtype: Dtype) -> list[int]:
+    """Positions by a stable sort on (is NaN, value)."""
+
+    def key(i: int) -> tuple[bool, float]:
+        if not dtype.is_float:
+            return False, bits[i] - (bits[i] >> 31 << 32 if dtype is Dtype.i32 else 0)
+        wide = bits[i] if dtype is Dtype.f32 else exact.widen(bits[i], STORES[dtype])
+        value = float(np.uint32(wide).view(np.float32))
+        return (True, 0.0) if np.isnan(value) else (False, value)
+
+    return sorted(range(len(bits)), key=key)
+
+
+def sort_case(why: str, x: Json) -> Json:
+    array, dtype = read_tensor(x), Dtype[x["dtype"]]
+    (y,) = run_one(ops.Sort(), [array], [dtype])
+    n = array.shape[-1]
+    rows = [to_bits(array)[r : r + n] for r in range(0, array.size, n)] if n else []
+    order = [i for row in rows for i in exact_order(row, dtype)]
+    return {"why": why, "x": x, "result": tensor(Dtype.i32, y.shape, agree(why, to_bits(y), order))}
+
+
+def read_scan(case: Json) -> tuple[ops.Scan, ScalarProgram, list[Array], list[Dtype]]:
+    op = ops.Scan(0, tuple(case["shape"]), tuple(Dtype[d] for d in case["dtypes"]))
+    inputs = case["inputs"]
+    return (
+        op,
+        read_scalar_program(case["program"]),
+        [read_tensor(t) for t in inputs],
+        [Dtype[t["dtype"]] for t in inputs],
+    )
+
+
+def write_scalar_program(p: ScalarProgram) -> Json:
+    return {
+        "inputs": [r.name for r in p.inputs],
+        "constants": [[c.reg.name, f"{c.bits:08x}"] for c in p.constants],
+        "code": [[i.op, *i.args] for i in p.code],
+        "outputs": list(p.outputs),
+    }
+
+
+def scan_case(why: str, program: ScalarProgram, inputs: list[Json], shape: Sequence[int], *dtypes: str) -> Json:
+    case: Json = {"why": why, "program": write_scalar_program(program), "inputs": inputs, "shape": list(shape),
+                  "dtypes": list(dtypes)}  # fmt: skip
+    op, scalar, arrays, kinds = read_scan(case)
+    outs = run_one(op, arrays, kinds, scalars=(scalar,))
+    c, wide = len(dtypes), [to_bits(np.ascontiguousarray(np.broadcast_to(
+        x, op.shape[1:] if i < len(dtypes) else op.shape))) for i, x in enumerate(arrays)]  # fmt: skip
+    count = int(np.prod(op.shape[1:], dtype=np.int64))
+    found: list[list[int]] = [[] for _ in dtypes]
+    for e in range(count * op.shape[0]):
+        before = [w[e] for w in wide[:c]] if e < count else [f[e - count] for f in found]
+        stored_inputs = [*before, *(w[e] for w in wide[c:])]
+        registers_in = [b if k in (Dtype.f32, Dtype.i32, Dtype.u32, Dtype.u8, Dtype.boolean)
+                        else exact.widen(b, STORES[k]) for b, k in zip(stored_inputs, kinds, strict=True)]  # fmt: skip
+        for f, y, d in zip(found, exact_scalars(scalar, registers_in), op.dtypes, strict=True):
+            f.append(exact.narrow(y, STORES[d]) if d.is_float else y)
+    case["results"] = [
+        tensor(d, op.shape, agree(why, to_bits(y), f)) for d, y, f in zip(op.dtypes, outs, found, strict=True)
+    ]
+    return case
+
+
+def sort_scan() -> Json:
+    add, blend = ScalarBuilder(), ScalarBuilder()
+    y, x = add.input(), add.input()
+    sums = add.build(y + x)
+    y, n, x, k = blend.input(), blend.input(Reg.i32), blend.input(), blend.input(Reg.i32)
+    both = blend.build(blend.fma(y, 0.5, x), n * 3 + k)
+    zero, one = tensor(Dtype.f32, (), (0,)), tensor(Dtype.bf16, (1,), (0x3F80,))
+    return {
+        "_comment": [
+            "docs/numerics.md, sections 10 and 11.",
+            TENSOR,
+            PATTERN,
+            "scan: the inputs are the initial tensors, one an output, then those that the scan runs along.",
+        ],
+        "sort": [
+            sort_case("rows", pattern(1, 3, 5)),
+            sort_case("equal elements keep their order", vector(ONE, 0x3F000000, ONE, 0x3F000000, ONE)),
+            sort_case("-0 equals +0", vector(0, 0x80000000, 0, 0x80000000, 1, 0x80000001)),
+            sort_case("NaN last, of any payload",
+                      vector(0x7F800001, ONE, 0xFFC12345, 0x7F800000, 0xFF800000, 0x7FC00000)),
+            sort_case("subnormals are told apart", vector(3, 2, 1, 0x80000001, 0x80000002)),
+            sort_case("bf16", pattern(2, 9, dtype="bf16")),
+            sort_case("f16", pattern(3, 2, 7, dtype="f16")),
+            sort_case("i32 with sign", vector(1, 0xFFFFFFFF, 0x80000000, 0x7FFFFFFF, 0, dtype=Dtype.i32)),
+            sort_case("u32 without", vector(1, 0xFFFFFFFF, 0x80000000, 0x7FFFFFFF, 0, dtype=Dtype.u32)),
+            sort_case("u8", vector(200, 7, 100, 7, dtype=Dtype.u8)),
+            sort_case("one", vector(ONE)),
+            sort_case("empty rows", tensor(Dtype.f32, (2, 0), [])),
+        ],
+        "scan": [
+            scan_case("a running sum", sums, [zero, pattern(1, 6, 2)], (6, 2), "f32"),
+            scan_case("begun with -0", sums, [tensor(Dtype.f32, (), (0x80000000,)), vector(0x80000000, ONE)],
+                      (2,), "f32"),
+            scan_case("a narrow carried value is rounded at every step", sums, [one, pattern(2, 9, 1, dtype="bf16")],
+                      (9, 1), "bf16"),
+            scan_case("two carried values, broadcast inputs", both,
+                      [zero, ints(1, -1, 7), pattern(3, 4, 1), pattern(4, 3, dtype="i32")], (4, 3), "f32", "i32"),
+            scan_case("NaN stays", sums, [zero, vector(ONE, 0xFFC12345, ONE)], (3,), "f32"),
+            scan_case("no steps", sums, [zero, tensor(Dtype.f32, (0, 2), [])], (0, 2), "f32"),
+        ],
+        "rejected": [
+            {"why": "booleans sorted", "op": "sort", "x": shaped("boolean", 3)},
+            {"why": "a scalar sorted", "op": "sort", "x": shaped("f32")},
+            {"why": "a scan over a scalar", "op": "scan", "x": shaped("f32")},
+            {"why": "an initial value of another dtype", "op": "scan", "x": shaped("bf16", 3)},
+        ],
+    }  # fmt: skip
+
+
 FILES: dict[str, Callable[[], Json]] = {
     "scalar_ops": scalar_ops, "dot": dot, "reduce": reduce, "philox": philox, "layout": layout,
-    "gather_scatter": gather_scatter,
+    "gather_scatter": gather_scatter, "sort_scan": sort_scan,
 }  # fmt: skip
 
 

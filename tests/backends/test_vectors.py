@@ -14,7 +14,7 @@ from gensyn_verify import _native
 from gensyn_verify.backends import reference
 from gensyn_verify.errors import ProgramError
 from gensyn_verify.program import ops
-from gensyn_verify.program.types import Dtype, TensorType
+from gensyn_verify.program.types import Dtype, Reg, TensorType
 
 VECTORS = {name: json.loads((make.VECTORS / f"{name}.json").read_text()) for name in make.FILES}
 
@@ -150,13 +150,27 @@ def test_scatter_add(backend: str) -> None:
         assert (case["why"], make.to_bits(y)) == (case["why"], result_bits(case))
 
 
+def test_sort(backend: str) -> None:
+    for case in VECTORS["sort_scan"]["sort"]:
+        (y,) = make.run_one(ops.Sort(), [make.read_tensor(case["x"])], [Dtype[case["x"]["dtype"]]], backend)
+        assert (case["why"], make.to_bits(y)) == (case["why"], result_bits(case))
+
+
+def test_scan(backend: str) -> None:
+    for case in VECTORS["sort_scan"]["scan"]:
+        op, scalar, arrays, dtypes = make.read_scan(case)
+        outs = make.run_one(op, arrays, dtypes, backend, (scalar,))
+        wanted = [[int(b, 16) for b in r["bits"]] for r in case["results"]]
+        assert (case["why"], [make.to_bits(y) for y in outs]) == (case["why"], wanted)
+
+
 def rejected(name: str) -> list[make.Json]:
     return [{**entry, "file": name} for entry in VECTORS[name]["rejected"]]
 
 
 @pytest.mark.parametrize(
     "entry",
-    [e for name in ("dot", "reduce", "layout", "gather_scatter", "philox") for e in rejected(name)],
+    [e for name in ("dot", "reduce", "layout", "gather_scatter", "philox", "sort_scan") for e in rejected(name)],
     ids=lambda e: f"{e['file']}: {e['why']}",
 )
 def test_operations_that_do_not_fit_their_inputs_are_rejected(entry: make.Json) -> None:
@@ -176,5 +190,10 @@ def _infer(entry: make.Json) -> tuple[TensorType, ...]:
     if entry["file"] == "gather_scatter":
         op_of = {"gather": ops.Gather(), "scatter_add": ops.ScatterAdd(2, Dtype[entry["data"]["dtype"]])}
         return op_of[entry["op"]].infer(types(entry["data"], entry["index"]), ())
+    if entry["file"] == "sort_scan":
+        x = types(entry["x"])
+        identity = make.identity(Reg.f32)
+        op_of = {"sort": ops.Sort(), "scan": ops.Scan(0, x[0].shape, (Dtype.f32,))}
+        return op_of[entry["op"]].infer(x, (identity,))
     seed, step = (TensorType(Dtype.u32, tuple(entry[f"{x}_shape"])) for x in ("seed", "step"))
     return ops.Random(entry["stream"], (4,)).infer([seed, step], ())

@@ -90,6 +90,13 @@ def test_a_program_that_breaks_a_rule_is_refused(changes: dict[str, object], mes
         (ops.ScatterAdd(3, Dtype.i32), [MATRIX, TensorType(Dtype.i32, (3,))], "cannot add f32 into i32"),
         (ops.Random(0, (4,)), [TensorType(Dtype.u32, ()), TensorType(Dtype.u32, ())], r"seed u32\[2\]"),
         (ops.Concat(0), [MATRIX, TensorType(F, (3, 5))], "does not fit"),
+        (ops.Sort(), [TensorType(Dtype.boolean, (3,))], "takes numbers"),
+        (ops.Sort(), [TensorType(F, ())], "of a scalar"),
+        (ops.Sort(), [TensorType(Dtype.u8, (1 << 32,))], "limit is 2"),
+        (ops.Scan(0, (), (F,)), [MATRIX], "over a scalar"),
+        (ops.Scan(0, (5, 4), (F,)), [TensorType(Dtype.bf16, (4,))], "begins is f32"),
+        (ops.Scan(0, (5, 4), (F,)), [TensorType(F, (5, 4))], "does not broadcast to .4."),
+        (ops.Scan(0, (5, 4), (F,)), [TensorType(F, (4,))], "scalar program 0 does not exist"),
         (ops.Dot(False, False, F), [TensorType(F, (2, 3, 4)), TensorType(F, (5, 4, 3))], "batch dimensions differ"),
     ],
 )
@@ -195,4 +202,4 @@ def test_operation_codes_are_frozen() -> None:
     """Codes are part of every digest ever committed: a new operation goes to the end, none moves."""
     names = [f"{o.code} {o.name}" for o in OPERATIONS.values()] + [f"{o.code} {o.__name__}" for o in ops.OPS]
     found = hashlib.sha256("\n".join(names).encode()).hexdigest()
-    assert found == "ded7a2e18d147824820dfc9da347338467cec7496d8a96ffc1603a4a79636810"
+    assert found == "d79cfee2bcfa3c15dd7185876e87b3303dfedea5ccda77f443faf1165827510d"

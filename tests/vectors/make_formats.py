@@ -433,7 +433,7 @@ def program_corruptions() -> Iterator[Json]:
     yield case("an input role that does not exist", "ProgramError", "role 3", (at[0] + 12, b"\3"))
     yield case("a name that is a path", "ProgramError", "is no name", (data.index(b"rate"), b"../e"))
     yield case("inputs out of order", "ProgramError", "not sorted", (data.index(b"\1y\0\2") + 1, b"a"))
-    yield case("an operation code that does not exist", "ProgramError", "op code 13", (nodes[0], b"\x0d"))
+    yield case("an operation code that does not exist", "ProgramError", "op code 255", (nodes[0], b"\xff"))
     yield case("a flag that is neither 0 nor 1", "ProgramError", "a flag is 0 or 1", (nodes[0] + 1, b"\2"))
     yield case("a dtype that does not exist", "ProgramError", "dtype code 7", (nodes[0] + 3, b"\7"))
     yield case("a node that reads its own output", "ProgramError", "only 0 to 3 exist", (node_inputs, b"\0\0\0\4"))
