@@ -26,6 +26,7 @@ from gensyn_verify.frontend.rules import (
     pooling,
     randomness,
     reductions,
+    resampling,
     shape,
 )
 from gensyn_verify.frontend.rules import pointwise as point
@@ -36,6 +37,22 @@ from gensyn_verify.program import TensorType, Value, activations, functions
 
 Rule = Callable[..., Any]
 
+
+def _for_ranks(name: str, rule: Rule, *ranks: int) -> dict[str, Rule]:
+    """One rule for an operation that PyTorch has once for each number of spatial axes."""
+    return {name.format(rank): pooling.spatial(rank, rule) for rank in ranks}
+
+
+def _interpolation(name: str, make: resampling.Make, *ranks: int) -> dict[str, Rule]:
+    forward = {name.format(rank): resampling.upsample(make, rank) for rank in ranks}
+    return forward | {name.format(rank) + "_backward": resampling.upsample_backward(make, rank) for rank in ranks}
+
+
+def _padding(name: str, make: resampling.Make, *ranks: int) -> dict[str, Rule]:
+    forward = {name.format(rank): resampling.pad(make) for rank in ranks}
+    return forward | {name.format(rank) + "_backward": resampling.pad_backward(make) for rank in ranks}
+
+
 SUBJECTS: dict[str, dict[str, Rule]] = {
     "Matrix products": {
         "aten.mm": linear.mm,
@@ -44,16 +61,35 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.baddbmm": linear.addmm,
         "aten.mv": linear.mv,
         "aten.dot": linear.vector_dot,
+        "aten._trilinear": linear.trilinear,
     },
-    "Convolution and pooling": {
+    "Convolution": {
         "aten.convolution": convolution.convolution,
         "aten.convolution_backward": convolution.convolution_backward,
-        "aten.max_pool2d_with_indices": pooling.max_pool,
-        "aten.max_pool2d_with_indices_backward": pooling.max_pool_backward,
-        "aten.avg_pool2d": pooling.avg_pool,
-        "aten.avg_pool2d_backward": pooling.avg_pool_backward,
-        "aten._adaptive_avg_pool2d": pooling.adaptive_avg_pool,
-        "aten._adaptive_avg_pool2d_backward": pooling.adaptive_avg_pool_backward,
+        "aten.im2col": convolution.im2col,
+        "aten.col2im": convolution.col2im,
+    },
+    "Pooling": {
+        **_for_ranks("aten.max_pool{}d_with_indices", pooling.max_pool, 2, 3),
+        **_for_ranks("aten.max_pool{}d_with_indices_backward", pooling.max_pool_backward, 2, 3),
+        **_for_ranks("aten.avg_pool{}d", pooling.avg_pool, 2, 3),
+        **_for_ranks("aten.avg_pool{}d_backward", pooling.avg_pool_backward, 2, 3),
+        **_for_ranks("aten._adaptive_avg_pool{}d", pooling.adaptive_avg_pool, 2, 3),
+        **_for_ranks("aten._adaptive_avg_pool{}d_backward", pooling.adaptive_avg_pool_backward, 2, 3),
+        **_for_ranks("aten.adaptive_max_pool{}d", pooling.adaptive_max_pool, 2, 3),
+        **_for_ranks("aten.adaptive_max_pool{}d_backward", pooling.adaptive_max_pool_backward, 2, 3),
+    },
+    "Interpolation and padding": {
+        **_interpolation("aten.upsample_nearest{}d", resampling.nearest, 1, 2, 3),
+        **_interpolation("aten._upsample_nearest_exact{}d", resampling.nearest_exact, 1, 2, 3),
+        **_interpolation("aten.upsample_linear{}d", resampling.linear, 1),
+        **_interpolation("aten.upsample_bilinear{}d", resampling.linear, 2),
+        **_interpolation("aten.upsample_trilinear{}d", resampling.linear, 3),
+        **_interpolation("aten.upsample_bicubic{}d", resampling.cubic, 2),
+        **_interpolation("aten._upsample_bilinear{}d_aa", resampling.smooth_linear, 2),
+        **_interpolation("aten._upsample_bicubic{}d_aa", resampling.smooth_cubic, 2),
+        **_padding("aten.reflection_pad{}d", resampling.reflected, 1, 2, 3),
+        **_padding("aten.replication_pad{}d", resampling.replicated, 1, 2, 3),
     },
     "Arithmetic": {
         "aten.add": point.add,
@@ -216,6 +252,11 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.select_scatter": shape.select_scatter,
         "aten.split": shape.split,
         "aten.split_with_sizes": shape.split,
+        "aten.unfold": shape.unfold,
+        "aten.unfold_backward": shape.unfold_backward,
+        "aten.diagonal": shape.diagonal,
+        "aten.diagonal_backward": shape.diagonal_backward,
+        "aten.diagonal_scatter": shape.diagonal_scatter,
         "aten.unsafe_split": shape.split,
         "aten.unbind": shape.unbind,
         "aten.cat": shape.cat,

@@ -36,6 +36,35 @@ def _layer(module: nn.Module, *shapes: Shape, **options: Any) -> Case:
     return Case(f, (*shapes, *(tuple(p.shape) for p in module.parameters())), draw=lambda x: x * 0.5)
 
 
+def _pad(mode: str, rank: int) -> Case:
+    shape = (LINE, IMAGE, VOLUME)[rank - 1]
+    return Case(lambda x: F.pad(x, (2, 1, 0, 3, 4, 5)[: 2 * rank], mode=mode), (shape,))
+
+
+def _interpolations() -> dict[str, Case]:
+    """Each mode for each rank, to multiples, to given sizes and by factors."""
+    modes: dict[str, tuple[Shape, ...]] = {
+        "nearest": (LINE, IMAGE, VOLUME), "nearest-exact": (LINE, IMAGE, VOLUME),
+        "linear": (LINE,), "bilinear": (IMAGE,), "trilinear": (VOLUME,), "bicubic": (IMAGE,), "area": (IMAGE,),
+    }  # fmt: skip
+    sizes: dict[str, dict[str, Any]] = {"twice": {"scale_factor": 2}, "down": {"scale_factor": 0.6}}
+    cases = {}
+
+    def add(name: str, shape: Shape, **options: Any) -> None:
+        cases[name] = Case(lambda x: F.interpolate(x, **options), (shape,))
+
+    for mode, shapes in modes.items():
+        for shape in shapes:
+            odd = {"size": [2 * n - 3 for n in shape[2:]]}
+            for how, size in (sizes | {"odd": odd}).items():
+                add(f"{mode} {len(shape) - 2}d {how}", shape, mode=mode, **size)
+        if mode.endswith(("linear", "cubic")):
+            add(f"{mode} of corners", shapes[0], mode=mode, align_corners=True, **odd)
+    for mode in ("bilinear", "bicubic"):
+        add(f"{mode} smoothed", IMAGE, mode=mode, antialias=True, scale_factor=(0.4, 1.7))
+    return cases
+
+
 def _rotated(angles: Tensor, q: Tensor) -> Tensor:
     """Rotary positions as halves."""
     low, high = q.chunk(2, -1)
@@ -70,8 +99,34 @@ CASES: dict[str, Case] = {
         lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1, groups=2),
         (IMAGE, (4, 3, 3, 3), (6,)),
     ),
+    "conv1d same": SumCase(
+        lambda x, w, b: F.conv1d(x, w, b, padding="same", dilation=3), (LINE, (5, 4, 4), (5,))
+    ),
+    "conv2d without batch": SumCase(_conv(), ((4, 9, 8), (5, 4, 3, 2), (5,))),
+    "conv3d": SumCase(
+        lambda x, w, b: F.conv3d(x, w, b, padding=1, stride=(1, 2, 1)), ((2, 4, 5, 6, 5), (6, 4, 3, 3, 2), (6,))
+    ),
+    "conv3d dilated, grouped": SumCase(
+        lambda x, w: F.conv3d(x, w, padding=2, dilation=2, groups=2), ((2, 4, 5, 6, 5), (6, 2, 3, 2, 2))
+    ),
+    "conv_transpose1d": SumCase(
+        lambda x, w, b: F.conv_transpose1d(x, w, b, stride=3, padding=1, output_padding=2), (LINE, (4, 5, 3), (5,))
+    ),
+    "conv_transpose2d dilated": SumCase(
+        lambda x, w: F.conv_transpose2d(x, w, padding=2, dilation=2), (IMAGE, (4, 3, 3, 2))
+    ),
+    "conv_transpose3d": SumCase(
+        lambda x, w: F.conv_transpose3d(x, w, stride=2, padding=1, output_padding=1, groups=2),
+        ((2, 4, 3, 4, 3), (4, 3, 3, 3, 2)),
+    ),
+    "unfold": Case(lambda x: F.unfold(x, (3, 2), dilation=(1, 2), padding=1, stride=2), (IMAGE,)),
+    "fold": Case(lambda x: F.fold(x, (9, 8), (3, 2), padding=(1, 2), stride=(2, 1)), ((2, 18, 55),)),
     # ---- padding
     "pad, circular": Case(lambda x: F.pad(x, (2, 1, 0, 3), mode="circular"), (IMAGE,)),
+    **{f"pad{rank}d, {mode}": _pad(mode, rank) for mode in ("reflect", "replicate") for rank in (1, 2, 3)},
+    "pad, replicate beyond the length": Case(lambda x: F.pad(x, (9, -1, -2, 20), mode="replicate"), (IMAGE,)),
+    # ---- interpolation
+    **{f"interpolate {kind}": case for kind, case in _interpolations().items()},
     # ---- pooling
     "max_pool2d": Case(lambda x: F.max_pool2d(x, 2), (IMAGE,)),
     "max_pool2d overlapping": Case(lambda x: F.max_pool2d(x, 3, 2, 1), (IMAGE,)),
@@ -87,6 +142,26 @@ CASES: dict[str, Case] = {
     ),
     "avg_pool2d ceil": Case(lambda x: F.avg_pool2d(x, 3, 3, 1, ceil_mode=True), (IMAGE,)),
     "avg_pool2d divisor": Case(lambda x: F.avg_pool2d(x, 3, divisor_override=2), (IMAGE,)),
+    "max_pool1d": Case(lambda x: F.max_pool1d(x, 3, 2, 1, 2, ceil_mode=True, return_indices=True), (LINE,)),
+    "max_pool2d without batch": Case(lambda x: F.max_pool2d(x, 2), ((4, 9, 8),)),
+    "max_pool3d": Case(lambda x: F.max_pool3d(x, (2, 3, 2)), (VOLUME,)),
+    "max_pool3d indices": Case(
+        lambda x: F.max_pool3d(x, 2, (2, 3, 1), 1, (1, 2, 1), ceil_mode=True, return_indices=True), (VOLUME,)
+    ),
+    "avg_pool1d": Case(lambda x: F.avg_pool1d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False), (LINE,)),
+    "avg_pool3d": Case(
+        lambda x: F.avg_pool3d(x, (2, 3, 2), (2, 2, 3), (1, 1, 0), ceil_mode=True, count_include_pad=False), (VOLUME,)
+    ),
+    "avg_pool3d divisor": Case(lambda x: F.avg_pool3d(x, 2, divisor_override=5), (VOLUME,)),
+    "lp_pool2d": Case(lambda x: F.lp_pool2d(x, 2, 3, 2), (IMAGE,)),
+    "adaptive_avg_pool1d": Case(lambda x: F.adaptive_avg_pool1d(x, 4), (LINE,)),
+    "adaptive_avg_pool2d of uneven windows": Case(lambda x: F.adaptive_avg_pool2d(x, (12, 3)), (IMAGE,)),
+    "adaptive_avg_pool3d": Case(lambda x: F.adaptive_avg_pool3d(x, (4, 3, None)), (VOLUME,)),
+    "adaptive_max_pool1d": Case(lambda x: F.adaptive_max_pool1d(x, 4), (LINE,)),
+    "adaptive_max_pool2d": Case(
+        lambda x: F.adaptive_max_pool2d(x, (4, 3), return_indices=True), (IMAGE,), draw=lambda x: (4 * x).round()
+    ),
+    "adaptive_max_pool3d": Case(lambda x: F.adaptive_max_pool3d(x, (3, 3, 2), return_indices=True), (VOLUME,)),
     "adaptive_avg_pool2d": Case(lambda x: F.adaptive_avg_pool2d(x, (3, 4)), (IMAGE,)),
     "adaptive_avg_pool2d to one": Case(lambda x: F.adaptive_avg_pool2d(x, 1), (IMAGE,)),
     # ---- normalization

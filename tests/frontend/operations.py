@@ -90,6 +90,12 @@ def _changed(x: Tensor) -> Tensor:
     return y.transpose(0, 1).contiguous().view(-1)
 
 
+def _shifted_diagonal(x: Tensor) -> Tensor:
+    y = x.clone()
+    y.diagonal(-1).mul_(3)
+    return y
+
+
 CASES: dict[str, Case] = {
     # ---- matrix products
     "mm": SumCase(lambda a, b: a @ b, ((7, 300), (300, 5))),
@@ -102,6 +108,16 @@ CASES: dict[str, Case] = {
     "baddbmm": SumCase(torch.baddbmm, ((3, 4, 5), (3, 4, 60), (3, 60, 5))),
     "mv": SumCase(torch.mv, ((9, 80), (80,))),
     "dot": SumCase(torch.dot, ((600,), (600,))),
+    "bilinear": SumCase(F.bilinear, ((3, 4), (3, 5), (6, 4, 5), (6,))),
+    **{
+        f"einsum {formula}": SumCase(partial(torch.einsum, formula), shapes)
+        for formula, shapes in {
+            "bhqd,bhkd->bhqk": ((2, 3, 4, 5), (2, 3, 6, 5)), "bqhd,bkhd->bhqk": ((2, 4, 3, 5), (2, 6, 3, 5)),
+            "bhwc,hkc->bhwk": ((2, 3, 4, 5), (3, 6, 5)), "bi,ij,bj->b": ((3, 4), (4, 5), (3, 5)),
+            "...ij,...jk->...ki": ((2, 3, 4), (4, 5)), "ij,ij->j": ((3, 4), (3, 4)), "i,j->ij": ((3,), (4,)),
+            "bii->bi": ((2, 4, 4),), "ii": ((4, 4),), "ij->": ((3, 4),),
+        }.items()
+    },
     # ---- arithmetic
     "add": Case(lambda x, y: x + y + 0.1, (ROWS, (70,))),
     "add alpha": Case(lambda x, y: torch.add(x, y, alpha=0.3) + torch.sub(y, x, alpha=0.7), (ROWS, ROWS)),
@@ -245,6 +261,11 @@ CASES: dict[str, Case] = {
     "repeat": Case(lambda x: x.repeat(2, 1, 3), ((4, 5),)),
     "slices": Case(lambda x: (x[1:, ::3], x[..., -2], x[-3:-1].sum(0)), ((7, 10),)),
     "in-place changes of views": Case(_changed, ((6, 8),)),
+    "windows of a tensor": Case(lambda x: x.unfold(0, 3, 2).unfold(1, 2, 2), ((7, 10, 3),)),
+    "diagonals": Case(lambda x: (x.diagonal(), x.diagonal(1, 2, 0), x.diagonal(-2, 0, 1)), ((5, 4, 3),)),
+    "in-place change of a diagonal": Case(_shifted_diagonal, ((5, 4),)),
+    "pixel_shuffle": Case(lambda x: (F.pixel_shuffle(x, 2), F.channel_shuffle(x, 4)), ((3, 8, 3, 4),)),
+    "pixel_unshuffle": Case(lambda x: F.pixel_unshuffle(x, 2), ((3, 2, 6, 4),)),
     "split": Case(
         lambda x: (x.split(3, 1)[1] * 2, x.chunk(2)[0], x.split([2, 5, 1], 1)[2], x.unbind(0)[1]), ((4, 8),)
     ),

@@ -11,7 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gensyn_verify.errors import CaptureError
+import numpy as np
+
+from gensyn_verify.backends.arrays import Array
 from gensyn_verify.frontend.context import Context, Operand
 from gensyn_verify.program import Value
 
@@ -121,8 +123,6 @@ def input_gradient(c: Context, grad: Value, weight: Value, size: Ints, geometry:
 def weight_gradient(c: Context, grad: Value, x: Value, kernel: Ints, geometry: Geometry) -> Value:
     """[N, O, *P] with [N, C, *S] -> [O, C / groups, *kernel]; the images take part as one more axis of the windows."""
     groups, rank = geometry.groups, len(kernel)
-    if rank > 2:
-        raise CaptureError(f"the weight gradient of a convolution over {rank} axes is not supported: 1 and 2 are")
     images, channels = x.shape[:2]
     places = grad.shape[2:]
     low = geometry.padding
@@ -132,12 +132,41 @@ def weight_gradient(c: Context, grad: Value, x: Value, kernel: Ints, geometry: G
     ]
     swap = (1, 0, *range(2, 2 + rank))
     x = c.pad_or_crop(c.g.permute(x, swap), low, high)
-    taps = c.g.window(x, (1, *kernel), (1, *geometry.stride), (1, *geometry.dilation))  # [C, 1, *K, N, *P]
+    if rank <= 2:
+        taps = c.g.window(x, (1, *kernel), (1, *geometry.stride), (1, *geometry.dilation))  # [C, 1, *K, N, *P]
+    else:  # nine axes would be too many
+        taps = c.g.window(x, kernel, geometry.stride, geometry.dilation)
+        taps = c.g.reshape(taps, (channels, images, math.prod(kernel), math.prod(places)))
+        taps = c.g.permute(taps, (0, 2, 1, 3))  # [C, K, N, P]
     k = images * math.prod(places)
     columns = channels // groups * math.prod(kernel)
     a = c.g.reshape(c.g.permute(grad, swap), (*_stack(groups), grad.shape[1] // groups, k))
     b = c.g.reshape(taps, (*_stack(groups), columns, k))
     return c.g.reshape(c.g.dot(a, b, False, True), (grad.shape[1], channels // groups, *kernel))
+
+
+def im2col(c: Context, x: Operand, kernel: Ints, dilation: Ints, padding: Ints, stride: Ints) -> Value:
+    """[..., C, H, W] -> [..., C * kernel, places]: the windows as columns."""
+    padded = c.pad_or_crop(c.value(x), padding, padding)
+    return c.g.reshape(c.g.window(padded, kernel, stride, dilation), c.type.shape)
+
+
+def col2im(
+    c: Context, columns: Operand, size: Ints, kernel: Ints, dilation: Ints, padding: Ints, stride: Ints
+) -> Value:
+    """[..., C * kernel, places] -> [..., C, *size]: each element is the sum over the windows that hold it."""
+    columns = c.value(columns)
+    at: list[Array] = []  # along both axes: where each tap of each window lies, -1 in the padding
+    for n, k, d, p, s in zip(size, kernel, dilation, padding, stride, strict=True):
+        here = np.arange(k)[:, None] * d + np.arange((n + 2 * p - d * (k - 1) - 1) // s + 1) * s - p
+        at.append(np.where((here >= 0) & (here < n), here, -1))
+    down, across = at[0][:, None, :, None], at[1][None, :, None, :]
+    index = np.where((down < 0) | (across < 0), -1, down * size[1] + across)
+    taps, places = math.prod(kernel), columns.shape[-1]
+    channels = columns.type.elements // (taps * places)  # of all images
+    rows = c.g.permute(c.g.reshape(columns, (channels, taps, places)), (1, 2, 0))
+    added = c.g.scatter_add(rows, c.indices(index, (taps, places)), math.prod(size))
+    return c.cast(c.g.reshape(c.g.permute(added, (1, 0)), c.type.shape), c.type.dtype)
 
 
 def _dot_windows(c: Context, x: Value, weight: Value, out: Ints, stride: Ints, dilation: Ints, groups: int) -> Value:

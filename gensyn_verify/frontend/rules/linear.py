@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gensyn_verify.frontend.context import Context, Number, Operand
 from gensyn_verify.program import Dtype, TensorType, Value
+
+Ints = Sequence[int]
 
 
 def mm(c: Context, a: Operand, b: Operand) -> Value:
@@ -33,3 +37,15 @@ def vector_dot(c: Context, a: Operand, b: Operand) -> Value:
     x, y = c.value(a), c.value(b)
     products = c.map(lambda x, y: x * y, x, y, out=TensorType(Dtype.f32, x.shape))
     return c.cast(c.sum(products, (0,)), c.type.dtype)
+
+
+def trilinear(
+    c: Context, a: Operand, b: Operand, d: Operand, new_a: Ints, new_b: Ints, new_d: Ints, summed: Ints, unroll: int = 1
+) -> Value:
+    """Products of three tensors that get new axes, then a sum over axes."""
+    values = []
+    for x, new in ((c.value(a), new_a), (c.value(b), new_b), (c.value(d), new_d)):
+        lengths = iter(x.shape)
+        values.append(c.g.reshape(x, [1 if n in new else next(lengths) for n in range(len(x.shape) + len(new))]))
+    products = c.g.map(lambda x, y, z: x * y * z, *values, dtype=Dtype.f32)
+    return c.cast(c.sum(products, sorted(summed)), c.type.dtype)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -183,6 +184,70 @@ def split(c: Context, x: Operand, size: int | Sequence[int], dim: int = 0) -> tu
 def unbind(c: Context, x: Operand, dim: int = 0) -> tuple[Value, ...]:
     x = c.value(x)
     return tuple(c.g.reshape(_part(c, x, dim, i, i + 1), t.shape) for i, t in enumerate(c.types))
+
+
+def unfold(c: Context, x: Operand, dim: int, size: int, step: int) -> Value:
+    """Windows along one axis; their elements become the last axis."""
+    x = c.value(x)
+    if not x.shape:
+        return c.g.reshape(x, c.type.shape)
+    dim %= len(x.shape)
+    rest = [a for a in range(len(x.shape)) if a != dim]
+    windows = c.g.window(c.g.permute(x, [*rest, dim]), (size,), (step,), (1,))  # [*rest, size, windows]
+    n = len(rest)
+    return c.g.permute(windows, [*range(dim), n + 1, *range(dim, n), n])
+
+
+def unfold_backward(c: Context, grad: Operand, sizes: Sequence[int], dim: int, size: int, step: int) -> Value:
+    """Each element receives the sum over the windows that hold it."""
+    grad = c.value(grad)
+    if not sizes:
+        return c.g.reshape(grad, ())
+    dim %= len(sizes)
+    last = len(grad.shape) - 1
+    rows = c.g.permute(grad, [dim, last, *(a for a in range(last) if a != dim)])
+    index = c.indices(np.arange(grad.shape[dim])[:, None] * step + np.arange(size))
+    added = c.g.scatter_add(rows, index, sizes[dim])
+    return c.cast(c.g.permute(added, [*range(1, dim + 1), 0, *range(dim + 1, len(sizes))]), c.type.dtype)
+
+
+# ---- diagonals --------------------------------------------------------------------------------------------------
+
+
+def _diagonal(sizes: Sequence[int], offset: int, a: int, b: int) -> tuple[list[int], Any]:
+    """The axes with a and b in front, and the places of the diagonal in both taken as one."""
+    a, b = a % len(sizes), b % len(sizes)
+    n = max(min(sizes[a] + min(offset, 0), sizes[b] - max(offset, 0)), 0)
+    places = (np.arange(n) - min(offset, 0)) * sizes[b] + np.arange(n) + max(offset, 0)
+    return [a, b, *(axis for axis in range(len(sizes)) if axis not in (a, b))], places
+
+
+def diagonal(c: Context, x: Operand, offset: int = 0, a: int = 0, b: int = 1) -> Value:
+    """The diagonal of two axes as the last axis."""
+    x = c.value(x)
+    front, places = _diagonal(x.shape, offset, a, b)
+    rows = c.g.permute(x, front)
+    picked = c.g.gather(c.g.reshape(rows, (rows.shape[0] * rows.shape[1], *rows.shape[2:])), c.indices(places))
+    return c.g.permute(picked, [*range(1, len(picked.shape)), 0])
+
+
+def diagonal_backward(c: Context, grad: Operand, sizes: Sequence[int], offset: int, a: int, b: int) -> Value:
+    """Zeros with the gradient on the diagonal."""
+    grad = c.value(grad)
+    front, places = _diagonal(sizes, offset, a, b)
+    rows = c.g.permute(grad, [len(grad.shape) - 1, *range(len(grad.shape) - 1)])
+    placed = c.cast(c.g.scatter_add(rows, c.indices(places), sizes[front[0]] * sizes[front[1]]), grad.dtype)
+    placed = c.g.reshape(placed, [sizes[axis] for axis in front])
+    return c.g.permute(placed, [front.index(axis) for axis in range(len(sizes))])
+
+
+def diagonal_scatter(c: Context, x: Operand, source: Operand, offset: int = 0, a: int = 0, b: int = 1) -> Value:
+    """x with `source` on the diagonal of two axes."""
+    x, source = c.value(x), c.value(source)
+    placed = diagonal_backward(c, c.cast(source, x.dtype), x.shape, offset, a, b)
+    mask = torch.zeros(x.shape, dtype=torch.bool)
+    mask.diagonal(offset, a, b).fill_(True)
+    return c.g.map(lambda m, p, x: m.builder.select(m, p, x), c.constant(mask), placed, x, dtype=x.dtype)
 
 
 # ---- joins ------------------------------------------------------------------------------------------------------
