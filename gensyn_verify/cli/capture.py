@@ -1,14 +1,16 @@
 """Turn a PyTorch training step into a task: program, initial state, data, order of batches, schedule.
 
 SOURCE names a function of your own code, as `train.py:build` or `package.module:build`. It takes no argument and
-returns (model, loss_fn, optimizer) or (model, loss_fn, optimizer, data). Data are tensors or arrays whose first
-dimension counts the examples: (inputs, targets), or one mapping; --data reads them from a .npz file instead, in the
-file's order. Your code runs here and now, and nowhere else: the task holds data only.
+returns (model, loss_fn, optimizer) or (model, loss_fn, optimizer, data), or a dict of these names that may also have
+training options: clip_norm, accumulate, ema, scheduler, autocast, loss_scale ... Data are tensors or arrays whose
+first dimension counts the examples: (inputs, targets), or one mapping; --data reads them from a .npz file instead, in
+the file's order. Your code runs here and now, and nowhere else: the task holds data only.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import importlib.util
 import os
@@ -42,20 +44,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from gensyn_verify.cli.inspect import describe_task, say_fields
     from gensyn_verify.protocol.task import Policy
 
-    built = call(args.source)
-    if not isinstance(built, tuple) or len(built) not in (3, 4):
-        expected = "(model, loss_fn, optimizer) or (model, loss_fn, optimizer, data)"
-        raise CaptureError(f"{args.source} returned {type(built).__name__}; expected {expected}")
-    model, loss_fn, optimizer, *rest = built
-    if bool(rest) == bool(args.data):
-        raise MalformedError(f"give the data once: as --data, or as the fourth value that {args.source} returns")
+    built = named(args.source, call(args.source))
+    if ("data" in built) == bool(args.data):
+        raise MalformedError(f"give the data once: as --data, or with what {args.source} returns")
     given = {name: getattr(args, name) for name in ("samples", "largest") if getattr(args, name) is not None}
     interval = {} if args.interval is None else {"interval": args.interval}
     task = api.capture(
-        model,
-        loss_fn,
-        optimizer,
-        rest[0] if rest else read_npz(args.data),
+        **(built if "data" in built else {**built, "data": read_npz(args.data)}),
         steps=args.steps,
         batch_size=args.batch_size,
         seed=args.seed,
@@ -67,6 +62,23 @@ def run(args: argparse.Namespace, console: Console) -> int:
     console.result({**described, "task": args.out})
     say_fields(console, {"task": args.out, **described})
     return 0
+
+
+def named(source: str, built: Any) -> dict[str, Any]:
+    """What the submitter's function returned, as arguments of `api.capture` by name."""
+    from gensyn_verify.frontend.training import Training
+
+    names = ("model", "loss_fn", "optimizer", "data")
+    if isinstance(built, tuple) and len(built) in (3, 4):
+        return dict(zip(names, built, strict=False))
+    options = {"loss_takes_model", *(f.name for f in dataclasses.fields(Training))}
+    if not isinstance(built, dict) or not {*names[:3]} <= built.keys() <= {*names, *options}:
+        found = f"a dict of {sorted(map(str, built))}" if isinstance(built, dict) else type(built).__name__
+        raise CaptureError(
+            f"{source} returned {found}; expected (model, loss_fn, optimizer), (model, loss_fn, optimizer, data), or a "
+            f"dict with these names and any of {', '.join(sorted(options))}"
+        )
+    return built
 
 
 def call(source: str) -> Any:

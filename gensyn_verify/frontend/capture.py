@@ -301,7 +301,7 @@ class Writer:
         if self.scale is not None:
             gradients = unscale(g, gradients, self.scale)
         if self.options.clip_norm is not None:
-            gradients = clip_norm(g, gradients, self.options.clip_norm, self.options.norm_type)
+            gradients = clip_norm(g, gradients, self.options.clip_norm, float(self.options.norm_type))
         if self.options.clip_value is not None:
             gradients = clip_value(g, gradients, self.options.clip_value)
         parameters = {n: after[f"param.{n}"] for n in self.traced.parameters}

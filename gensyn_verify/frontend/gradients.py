@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from gensyn_verify.program import Dtype, ProgramBuilder, Scalar, Value
+from gensyn_verify.program import Dtype, ProgramBuilder, Scalar, Value, functions
 
 Gradients = dict[str, Value]
 FLT_MAX = 3.4028234663852886e38
@@ -36,21 +36,33 @@ def clip_norm(g: ProgramBuilder, gradients: Mapping[str, Value], limit: float, o
     """All gradients scaled by one number so that their common norm is at most `limit`.
 
     torch.nn.utils.clip_grad_norm_ with error_if_nonfinite=False: a norm that is not finite spoils every gradient. The
-    norm of order 1 or 2 is taken of all elements at once, not of norms of tensors.
+    norm is taken of all elements at once, not of norms of tensors.
     """
     if math.isinf(order):
         norm = largest(g, gradients)
     else:
-        power = (lambda x: x.abs()) if order == 1 else (lambda x: x * x)
-        norm = _over_all(g, "sum", [_reduced(g, "sum", power, x) for x in gradients.values()])
-        norm = norm if order == 1 else g.map(lambda s: s.sqrt(), norm)
+        parts = [_reduced(g, "sum", lambda x: _power(x, order), x) for x in gradients.values()]
+        norm = g.map(lambda s: _root(s, order), _over_all(g, "sum", parts))
     share = g.map(lambda n: (limit / (n + 1e-6)).min(1.0), norm)
     return {name: g.map(lambda x, s: x * s, x, share, dtype=x.dtype) for name, x in gradients.items()}
 
 
-def _reduced(g: ProgramBuilder, how: str, f: object, x: Value) -> Value:
+def _power(x: Scalar, order: float) -> Scalar:
+    """|x|^order."""
+    if order == 2.0:
+        return x * x
+    return x.abs() if order == 1.0 else functions.exp(order * functions.log(x.abs()))
+
+
+def _root(x: Scalar, order: float) -> Scalar:
+    if order == 2.0:
+        return x.sqrt()
+    return x if order == 1.0 else functions.exp(functions.log(x) / order)
+
+
+def _reduced(g: ProgramBuilder, how: str, f: Callable[[Scalar], Scalar], x: Value) -> Value:
     """`f` of every element, reduced to f32[1]."""
-    each = g.map(f, x, dtype=Dtype.f32)  # type: ignore[arg-type]
+    each = g.map(f, x, dtype=Dtype.f32)
     return g.reduce(how, g.reshape(each, (-1,)), (0,), keepdims=True)
 
 

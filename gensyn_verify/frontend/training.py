@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ class Training:
 
     clip_norm    scales the gradients so that their common norm is at most this: clip_grad_norm_(parameters, clip_norm,
                  norm_type), over the parameters that the optimizer trains; a norm that is not finite is no error
-    norm_type    of clip_norm: 1, 2 or inf
+    norm_type    of clip_norm: a positive number or inf
     clip_value   cuts every element of the gradients to -clip_value ... clip_value: clip_grad_value_
     accumulate   k: every batch is k microbatches, one after the other, and the step is that of a loop which calls
                  (loss / k).backward() on each; buffers pass from one to the next; the loss is their mean
@@ -59,8 +58,8 @@ class Training:
                 raise CaptureError(f"{name} is a positive number, found {limit!r}")
         if self.clip_norm is not None and self.clip_value is not None:
             raise CaptureError("clip_norm and clip_value: give one, as the order of the two would matter")
-        if float(self.norm_type) not in (1.0, 2.0, math.inf):
-            raise CaptureError(f"norm_type is 1, 2 or inf, found {self.norm_type!r}")
+        if not (isinstance(self.norm_type, (int, float)) and self.norm_type > 0):
+            raise CaptureError(f"norm_type is a positive number or inf, found {self.norm_type!r}")
         if not isinstance(self.accumulate, int) or self.accumulate < 1:
             raise CaptureError(f"accumulate is a number of microbatches from 1 on, found {self.accumulate!r}")
         if self.lr is not None and self.scheduler is not None:

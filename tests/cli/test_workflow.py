@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gensyn_verify as gv
 from gensyn_verify import cli
 
 torch = pytest.importorskip("torch")
@@ -197,12 +198,31 @@ def test_capture_reads_data_from_an_npz_file(tmp_path: Path, capsys: pytest.Capt
     assert (code, task["rows"], task["nodes"] > 0) == (0, 10, True)
 
 
+def test_a_build_function_may_name_training_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "def build():\n"
+        "    model = torch.nn.Linear(3, 2)\n"
+        "    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)\n"
+        "    return dict(model=model, loss_fn=torch.nn.MSELoss(), optimizer=optimizer, accumulate=2, ema=0.9,\n"
+        "                scheduler=scheduler, data=(torch.ones(8, 3), torch.ones(8, 2)))\n"
+    )
+    arguments = ["--steps", "3", "--batch-size", "4", "--out", tmp_path / "task"]
+    code, _ = gverify(capsys, "capture", f"{tmp_path / 'net.py'}:build", *arguments)
+    assert code == 0
+    task = gv.open_task(tmp_path / "task")
+    assert [float(task.scalars(n)["group0.learning_rate"]) for n in range(3)] == pytest.approx([0.1, 0.05, 0.025])
+    assert "ema.module.weight" in task.state
+
+
 @pytest.mark.parametrize(
     ("body", "named"),
     [
         ("return 3", "returned int"),
         ("raise ValueError('no such luck')", "no such luck"),
         ("return None, None, None", "data"),
+        ("return {'model': None, 'loss_fn': None, 'optimizer': None, 'clip': 1}", "clip_norm, clip_value"),
     ],
 )
 def test_a_build_function_that_does_not_fit_is_named(
