@@ -8,7 +8,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.cpp)
+CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.c tests/native/*.cpp examples/c/*.c examples/c/*.h)
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The native code under sanitizers, warnings as errors:
 #   tests/native/kernels_test   AddressSanitizer and UndefinedBehaviorSanitizer, by g++ and, where it is there, clang++
+#   tests/native/library_test   the same, on strangers' programs and thousands of changes of them
 #   tests/native/threads_test   ThreadSanitizer
-#   tests/backends, commit      the Python tests of the native kernels, AddressSanitizer and UndefinedBehaviorSanitizer
+#   tests/backends, commit ...  the Python tests of the native code, AddressSanitizer and UndefinedBehaviorSanitizer
 #
 #     .ci/sanitize.sh [PYTHON] [PYTEST ARGUMENT ...]      PYTHON (default .venv/bin/python) has the `dev` extra and cmake
 set -euo pipefail
@@ -11,25 +12,37 @@ python=$(realpath -s "${1:-.venv/bin/python}")
 shift || true
 build=$PWD/build/sanitize
 tests=("$@")
-((${#tests[@]})) || tests=(tests/backends tests/commit)
+((${#tests[@]})) || tests=(tests/backends tests/commit tests/program/test_encoding.py)
 PATH=$(dirname "$python"):$PATH
 
-native() { # build folder, compiler, sanitizer, targets
+native() { # build folder, C++ compiler, sanitizer, targets
+    local c=${2/%clang++/clang}
     echo "== $1: $2, GV_SANITIZE=$3"
     cmake -S . -B "$build/$1" -G Ninja --log-level=WARNING -DCMAKE_BUILD_TYPE=Release -DGV_WERROR=ON \
-        -DGV_NATIVE_TESTS=ON -DGV_SANITIZE="$3" -DCMAKE_CXX_COMPILER="$2" -DPython_EXECUTABLE="$python" \
+        -DGV_NATIVE_TESTS=ON -DGV_SANITIZE="$3" -DCMAKE_CXX_COMPILER="$2" -DCMAKE_C_COMPILER="${c/%g++/gcc}" \
+        -DPython_EXECUTABLE="$python" \
         -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >/dev/null
     cmake --build "$build/$1" --target "${@:4}"
 }
 export UBSAN_OPTIONS=print_stacktrace=1
 
+rm -rf "$build/programs"
+mkdir -p "$build/programs"
+"$python" - tests/vectors/program.json "$build/programs" <<'END'
+import json, pathlib, sys
+for case in json.load(open(sys.argv[1]))["cases"]:
+    pathlib.Path(sys.argv[2], case["name"]).write_bytes(bytes.fromhex(case["bytes"]))
+END
+
 native threads g++ thread threads_test
 "$build/threads/threads_test"
-native gcc g++ ON _native kernels_test
+native gcc g++ ON _native kernels_test library_test
 "$build/gcc/kernels_test"
+"$build/gcc/library_test" "$build"/programs/*
 if command -v clang++ >/dev/null; then
-    native clang clang++ ON kernels_test
+    native clang clang++ ON kernels_test library_test
     "$build/clang/kernels_test"
+    "$build/clang/library_test" "$build"/programs/*
 else
     echo "== clang++ is not installed: g++ alone"
 fi

@@ -1,6 +1,7 @@
-// random: Philox4x32-10 (Salmon et al. 2011), counter = (e/4 low, e/4 high, stream, step), word e mod 4.
+// random: Philox4x32-10, counter = (e/4 low, e/4 high, stream, step), word e mod 4.
 // No accumulation, so no order to keep. Definition: backends/reference.py, run_random.
 #include "kernels.h"
+#include "philox.h"
 #include "threads.h"
 
 namespace gv::GV_ISA {
@@ -16,19 +17,7 @@ inline void philox_lanes(uint64_t first, const RandomArgs& r, uint32_t (*out)[4]
         c2[i] = r.stream;
         c3[i] = *r.step;
     }
-    uint32_t k0 = r.seed[0], k1 = r.seed[1];
-    for (int round = 0; round < 10; round++) {
-        for (int64_t i = 0; i < LANES; i++) {
-            const uint64_t p0 = uint64_t(c0[i]) * 0xD2511F53u, p1 = uint64_t(c2[i]) * 0xCD9E8D57u;
-            const uint32_t n0 = uint32_t(p1 >> 32) ^ c1[i] ^ k0, n2 = uint32_t(p0 >> 32) ^ c3[i] ^ k1;
-            c0[i] = n0;
-            c1[i] = uint32_t(p1);
-            c2[i] = n2;
-            c3[i] = uint32_t(p0);
-        }
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
+    philox(c0, c1, c2, c3, r.seed[0], r.seed[1]);
     for (int64_t i = 0; i < LANES; i++) {
         out[i][0] = c0[i];
         out[i][1] = c1[i];

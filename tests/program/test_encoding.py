@@ -171,8 +171,8 @@ DIMENSIONS = st.sampled_from([0, 1, 1, 2, 2, 3, 5, 7, 1 << 12, 1 << 18, 1 << 36]
 
 
 @st.composite
-def edge_nodes(draw: st.DrawFn) -> tuple[list[TensorType], Node]:
-    """One node of any kind on inputs of extreme shapes, with attributes anywhere in 64 bits.
+def edge_nodes(draw: st.DrawFn) -> tuple[list[TensorType], ScalarProgram, Node]:
+    """One node of any kind on inputs of extreme shapes, attributes anywhere in 64 bits, a scalar program for it.
 
     It declares what its inputs give, where they give anything: all of it is right or wrong by its attributes alone.
     """
@@ -196,29 +196,34 @@ def edge_nodes(draw: st.DrawFn) -> tuple[list[TensorType], Node]:
             st.builds(ops.Concat, st.integers(-1, 8)),
             st.builds(ops.Broadcast, lists),
             st.builds(ops.Window, lists, lists, lists),
+            st.builds(ops.Map, st.just(0) | EDGES, lists, dtypes.map(lambda d: (d,))),
+            st.builds(ops.Scan, st.just(0) | EDGES, lists, dtypes.map(lambda d: (d,))),
+            st.just(ops.Sort()),
             st.just(ops.Gather()),
             st.builds(ops.ScatterAdd, EDGES, dtypes),
             st.builds(ops.Random, EDGES, lists),
         )
     )
-    inputs = types[: 1 if isinstance(op, ops.Reduce) or (op.kind == "layout" and not isinstance(op, ops.Concat)) else 3]
+    three = isinstance(op, ops.Dot | ops.Concat | ops.Gather | ops.ScatterAdd)
+    inputs = types if three else types[:1]
+    scalar = ScalarProgram((types[0].dtype.reg,), (), (), (0,))
     if isinstance(op, ops.Random):
         inputs = types = [TensorType(Dtype.u32, (2,)), TensorType(Dtype.u32, ())]
     try:
-        found = op.infer(inputs, ())
+        found = op.infer(inputs, (scalar,))
     except (ProgramError, LimitError):
         found = (types[0],)
     if any(not 0 <= d < 1 << 64 for t in found for d in t.shape) or any(len(t.shape) > 255 for t in found):
         found = (types[0],)
-    return types, Node(op, tuple(range(len(inputs))), found)
+    return types, scalar, Node(op, tuple(range(len(inputs))), found)
 
 
 @given(edge_nodes())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-def test_attributes_and_shapes_at_the_edges(case: tuple[list[TensorType], Node]) -> None:
-    types, edge = case
+def test_attributes_and_shapes_at_the_edges(case: tuple[list[TensorType], ScalarProgram, Node]) -> None:
+    types, scalar, edge = case
     w = Writer()
-    w.u(4, 0)
+    w.u(4, 1)
     w.u(4, 1)
     w.u(4, len(types))
     for n, t in enumerate(types):
@@ -226,7 +231,7 @@ def test_attributes_and_shapes_at_the_edges(case: tuple[list[TensorType], Node])
         w.text(f"x{n}")
         w.type(t)
     w.u(4, 0)
-    assert_canonical_or_refused(file(bytes(w.out), [], [node_record(edge)]))
+    assert_canonical_or_refused(file(bytes(w.out), [scalar_record(scalar)], [node_record(edge)]))
 
 
 # ---- hand-made
