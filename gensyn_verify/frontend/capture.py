@@ -78,9 +78,10 @@ class Captured:
         """Copy parameters and buffers of an engine state into `model`, the captured one or one built alike."""
         load_state(state, model)
 
-    def updates(self, state: Mapping[str, Array]) -> int:
-        """How many steps before this engine state updated the parameters: all but those a GradScaler skipped."""
-        return int(state[STEP]) - (int(state[scaling.SKIPPED]) if self.scaler else 0)
+    @property
+    def skipped(self) -> int:
+        """How many steps before the engine state that was stored last updated nothing, because a GradScaler said so."""
+        return self.scaler.skipped if self.scaler else 0
 
     def store(self, state: Mapping[str, Array]) -> None:
         """Copy an engine state into the captured model, loss function and optimizer, as if PyTorch had trained them.
@@ -89,11 +90,11 @@ class Captured:
         """
         for name, tensor in [*self.parameters.items(), *self.buffers.items()]:
             write_array(state[_entry(name, self.parameters)], tensor.detach())
-        self.update.store(state, self.updates(state))
-        if self.average:
-            self.average.store(state, self.buffers)
         if self.scaler:
             self.scaler.store(state)
+        self.update.store(state, int(state[STEP]) - self.skipped)
+        if self.average:
+            self.average.store(state, self.buffers)
 
     def holds(self, state: Mapping[str, Array]) -> bool:
         """Whether module, loss function and optimizer hold exactly this engine state: nobody wrote into them since."""
@@ -105,7 +106,7 @@ class Captured:
             and (self.scaler is None or self.scaler.holds(state))
         )
 
-    def read_state(self, step: int, skipped: int = 0) -> dict[str, Array]:
+    def read_state(self, step: int) -> dict[str, Array]:
         """The engine state that the captured model and optimizer have now, as of `step`; the reverse of `store`."""
         found = {name: array for name, array in self.state.items() if name.startswith("constant.") or name == "seed"}
         for name, tensor in [*self.parameters.items(), *self.buffers.items()]:
@@ -114,7 +115,7 @@ class Captured:
         if self.average:
             found.update(self.average.initial_state())
         if self.scaler:
-            found.update(self.scaler.initial_state(skipped))
+            found.update(self.scaler.initial_state())
         return {**found, STEP: np.array(step, np.uint32)}
 
 

@@ -63,7 +63,6 @@ class Step:
         self._executor: backends.Executor | None = None
         self._parts: list[Any] = []
         self._taken = 0
-        self._skipped = 0
         self._reloads = 0
 
     @property
@@ -93,7 +92,7 @@ class Step:
         self._check_unchanged(captured)
         arrays = captured.batch_arrays(batch)
         if not captured.holds(executor.state()):  # the user wrote into the module or the optimizer
-            executor.load(captured.read_state(self._taken, self._skipped))
+            executor.load(captured.read_state(self._taken))
             self._reloads += 1
         number = self._taken + 1
         update = captured.update
@@ -101,7 +100,6 @@ class Step:
         metrics = executor.step(arrays, scalars)
         self._taken = number
         state = executor.state()
-        self._skipped = number - captured.updates(state)
         captured.store(state)
         for scheduler in self._schedulers:
             scheduler.step()
@@ -115,7 +113,7 @@ class Step:
                 "the model changed since the step was captured: a module switched between train() and eval(), or a "
                 "parameter was replaced, frozen or unfrozen; undo that or compile the step again"
             )
-        captured.update.check_unchanged(self._taken - self._skipped)
+        captured.update.check_unchanged(self._taken - captured.skipped)
 
     def _parts_now(self) -> list[Any]:
         """What a captured program takes for granted of the module."""

@@ -37,6 +37,7 @@ def lines() -> Iterator[str]:
     for kind, family in FAMILIES.items():
         options = ", ".join(f"`{o}`" for o in sorted(family.options | {"lr", "maximize"}))
         yield f"- `torch.optim.{kind.__name__}`: {options}"
+    yield "- classes of other packages: those given to `gensyn_verify.frontend.optimizers.register`"
     yield "\n## Element types\n"
     for dtype, stored in STORED_AS.items():
         yield f"- `{dtype}` is stored as {stored.name}"

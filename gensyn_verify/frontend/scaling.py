@@ -27,18 +27,19 @@ SCALE, TRACKER, SKIPPED = "scaler.scale", "scaler.growth_tracker", "scaler.skipp
 SKIPPED_METRIC = "skipped"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scaler:
-    """A GradScaler that is part of a step."""
+    """A GradScaler that is part of a step, and how many steps of the program it has skipped."""
 
     scaler: torch.amp.GradScaler
+    skipped: int = 0
 
-    def initial_state(self, skipped: int) -> dict[str, Array]:
+    def initial_state(self) -> dict[str, Array]:
         scale, tracker = self._tensors()
         return {
             SCALE: to_array(scale.float().reshape(()), "the loss scale"),
             TRACKER: to_array(tracker.int().reshape(()), "the growth tracker"),
-            SKIPPED: np.array(skipped, np.int32),
+            SKIPPED: np.array(self.skipped, np.int32),
         }
 
     def _tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,6 +55,7 @@ class Scaler:
         scale, tracker = self._tensors()
         scale.fill_(float(state[SCALE]))
         tracker.fill_(int(state[TRACKER]))
+        self.skipped = int(state[SKIPPED])
 
     def holds(self, state: Mapping[str, Array]) -> bool:
         scale, tracker = self._tensors()

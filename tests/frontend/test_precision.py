@@ -312,6 +312,24 @@ def test_a_scaler_that_the_user_changes_between_steps_is_followed() -> None:
     assert math.isfinite(step(batches[2]).item())
 
 
+def test_a_recording_may_begin_after_skipped_steps(tmp_path: Path) -> None:
+    """The task of a recording states how many steps were skipped before it: scalars depend on it."""
+    task = TASKS["mlp"]
+    model = task.build()
+    step = compile(
+        model, task.loss, adamw(model.parameters()), loss_scale=gradient_scaler(), autocast=torch.float16, ema=0.9
+    )
+    batches = task.batches(30)
+    for batch in batches[:12]:
+        step(batch)
+    assert step.captured is not None
+    assert step.captured.skipped > 0
+    with gv.record(step, tmp_path / "run", interval=6):
+        for batch in batches[12:]:
+            step(batch)
+    assert gv.replay(tmp_path / "run", everything=True).verdict is gv.Verdict.VERIFIED
+
+
 def test_a_scaler_that_is_not_enabled_writes_nothing() -> None:
     model = nn.Linear(3, 2)
     batch = torch.ones(4, 3), torch.ones(4, 2)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
+from torch.optim import swa_utils
 
 import gensyn_verify as gv
 from gensyn_verify.errors import CaptureError
@@ -39,6 +40,7 @@ SCHEDULERS: dict[str, Make] = {
     "sequential": lambda o: schedulers.SequentialLR(
         o, [schedulers.LinearLR(o, 0.1, 1.0, 5), schedulers.CosineAnnealingLR(o, 15)], [5]
     ),
+    "averaging": lambda o: swa_utils.SWALR(o, 2e-3, 6),
     "chained": lambda o: schedulers.ChainedScheduler(
         [schedulers.ConstantLR(o, 0.1, 3), schedulers.ExponentialLR(o, 0.9)]
     ),
