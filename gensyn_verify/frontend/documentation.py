@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from gensyn_verify.frontend.lowering import SUBJECTS, Rule
 from gensyn_verify.frontend.optimizers import FAMILIES
 from gensyn_verify.frontend.tensors import STORED_AS
+from gensyn_verify.frontend.trace import RESTATED
 
 HEAD = """\
 # Supported PyTorch operations
@@ -33,7 +34,10 @@ def lines() -> Iterator[str]:
             meaning = _meaning(rule)
             yield f"- `{name}`: {meaning}" if meaning else f"- `{name}`"
         yield ""
-    yield "## Optimizers\n"
+    yield "## Operations that PyTorch restates\n"
+    yield "PyTorch's own definitions of these consist of operations above; capturing uses them.\n"
+    yield from (f"- `{name}`" for name in RESTATED)
+    yield "\n## Optimizers\n"
     for kind, family in FAMILIES.items():
         options = ", ".join(f"`{o}`" for o in sorted(family.options | {"lr", "maximize"}))
         yield f"- `torch.optim.{kind.__name__}`: {options}"

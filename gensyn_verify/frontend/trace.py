@@ -23,8 +23,9 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from gensyn_verify.errors import CaptureError
 
@@ -157,7 +158,7 @@ def trace(
             advice = "\nshapes and control flow must not depend on the values of tensors" if _needs_data(error) else ""
             raise CaptureError(
                 f"the training step cannot be traced at {recorder.origin.describe()}\n"
-                f"{type(error).__name__}: {error}{advice}"
+                f"{type(error).__name__}: {str(error).strip().partition(_BLANK)[0]}{advice}"
             ) from error
         _refuse_hidden_state(first)
         graph = functional(first, [t.detach() for t in (*parameters.values(), *buffers.values(), *leaves, scale)])
@@ -225,15 +226,24 @@ VISIBLE_CHANGES = {torch.ops.aten.native_batch_norm.default: _batch_norm}
 
 # Operations that PyTorch itself defines by simpler ones, which the lowering table has.
 RESTATED = (
+    "aten.addmv",
+    "aten.addr",
+    "aten.block_diag",
     "aten.channel_shuffle",
+    "aten.diagonal_copy",
     "aten.pixel_shuffle",
     "aten.pixel_unshuffle",
+    "aten.unfold_copy",
+    "aten.vdot",
 )
 
 
 def _needs_data(error: BaseException) -> bool:
     """Whether tracing failed for want of a tensor's values."""
     return "DataDependent" in type(error).__name__ or isinstance(error, DynamicOutputShapeException)
+
+
+_BLANK = "\n\n"  # what follows in PyTorch's messages is advice for debugging PyTorch
 
 
 def _refuse_modules(step: nn.Module) -> None:
@@ -280,12 +290,31 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.modules: list[str] = []
         self.origin = Origin()
         self._forward: dict[int, Origin] = {}  # autograd sequence number -> origin of the forward operation
+        self._drawn: dict[tuple[str, bytes], Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.origin = self._locate()
         _refuse_outside_change(func, args, self.origin)
         with _origin_of_new_nodes(self.origin):
+            if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()):
+                return self._draw(func, args, kwargs or {})
             return func(*args, **(kwargs or {}))
+
+    def _draw(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Random numbers: fresh ones, but the same again from the same state of PyTorch's generator.
+
+        Activation checkpointing sets the state back before it computes a second time what the forward pass drew.
+        """
+        key = str(func), _next_generator_state()
+        written = [value for value in _written(func, args) if isinstance(value, Tensor)]
+        if key not in self._drawn:
+            result = func(*args, **kwargs)
+            self._drawn[key] = pytree.tree_map_only(Tensor, torch.clone, (result, written))
+            return result
+        result, values = pytree.tree_map_only(Tensor, torch.clone, self._drawn[key])
+        for target, value in zip(written, values, strict=True):
+            target.copy_(value)
+        return written[0] if func._schema.name.endswith("_") else result
 
     def _locate(self) -> Origin:
         node = torch._C._current_autograd_node()
@@ -295,6 +324,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         origin = Origin(self.modules[-1] if self.modules else "", *_caller())
         self._forward.setdefault(torch.autograd._get_sequence_nr() - 1, origin)
         return origin
+
+
+def _next_generator_state() -> bytes:
+    """The state of PyTorch's generator, which advances: fake tensors alone would leave it as it is."""
+    with _disable_current_modes():
+        state = torch.get_rng_state()
+        torch.rand(())
+        return bytes(state.numpy())
 
 
 @contextmanager
@@ -326,7 +363,15 @@ def _module_paths(step: StepModule, recorder: _Recorder) -> Iterator[None]:
     handles = []
 
     def enter(path: str) -> Callable[..., None]:
-        return lambda *_: recorder.modules.append(path)
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            recorder.modules.append(path)
+            if any(isinstance(x, PackedSequence) for x in inputs):
+                raise CaptureError(
+                    f"module {path!r} gets a PackedSequence, whose shape depends on the lengths of the sequences; pad "
+                    "them to one length and leave the padding out of the loss (a mask, ignore_index)"
+                )
+
+        return hook
 
     def leave(*_: Any) -> None:
         recorder.modules.pop()

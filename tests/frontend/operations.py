@@ -108,6 +108,10 @@ CASES: dict[str, Case] = {
     "baddbmm": SumCase(torch.baddbmm, ((3, 4, 5), (3, 4, 60), (3, 60, 5))),
     "mv": SumCase(torch.mv, ((9, 80), (80,))),
     "dot": SumCase(torch.dot, ((600,), (600,))),
+    "addbmm": SumCase(partial(torch.addbmm, beta=0.5, alpha=2), ((4, 5), (3, 4, 60), (3, 60, 5))),
+    "addmv": SumCase(partial(torch.addmv, beta=0.5, alpha=2), ((9,), (9, 80), (80,))),
+    "addr": SumCase(partial(torch.addr, beta=0.5, alpha=2), ((9, 8), (9,), (8,))),
+    "vdot": SumCase(torch.vdot, ((600,), (600,))),
     "bilinear": SumCase(F.bilinear, ((3, 4), (3, 5), (6, 4, 5), (6,))),
     **{
         f"einsum {formula}": SumCase(partial(torch.einsum, formula), shapes)
@@ -262,6 +266,10 @@ CASES: dict[str, Case] = {
     "slices": Case(lambda x: (x[1:, ::3], x[..., -2], x[-3:-1].sum(0)), ((7, 10),)),
     "in-place changes of views": Case(_changed, ((6, 8),)),
     "windows of a tensor": Case(lambda x: x.unfold(0, 3, 2).unfold(1, 2, 2), ((7, 10, 3),)),
+    "copies of views": Case(lambda x: (torch.diagonal_copy(x, 1), torch.unfold_copy(x, 0, 2, 1)), ((4, 5),)),
+    "diagonal matrices": Case(
+        lambda x, y: (torch.diag(x), torch.diag_embed(y, -1, 0, 1), torch.block_diag(x, y)), ((3, 3), (2, 4))
+    ),
     "diagonals": Case(lambda x: (x.diagonal(), x.diagonal(1, 2, 0), x.diagonal(-2, 0, 1)), ((5, 4, 3),)),
     "in-place change of a diagonal": Case(_shifted_diagonal, ((5, 4),)),
     "pixel_shuffle": Case(lambda x: (F.pixel_shuffle(x, 2), F.channel_shuffle(x, 4)), ((3, 8, 3, 4),)),

@@ -11,6 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import rnn
+from torch.utils.checkpoint import checkpoint
 
 from gensyn_verify import backends
 from gensyn_verify.errors import CaptureError
@@ -309,6 +311,31 @@ def test_dropout_draws_new_numbers_every_step_and_the_same_ones_again() -> None:
     assert all(abs(one - 1) < 0.03 for one in losses[0])  # 6 standard deviations
 
 
+class Recomputed(nn.Module):
+    """The same random layers twice, recomputed in the backward pass or not."""
+
+    def __init__(self, recompute: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.part = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.RReLU(), nn.Linear(8, 3), nn.AlphaDropout(0.5))
+        self.recompute = recompute
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = checkpoint(self.part, x, use_reentrant=False) if self.recompute else self.part(x)
+        return x
+
+
+def test_recomputed_layers_draw_the_numbers_of_the_forward_pass() -> None:
+    states = []
+    for recompute in (False, True):
+        captured = capture(Recomputed(recompute), F.mse_loss, (X, X), seed=3)
+        assert sum(isinstance(n.op, ops.Random) for n in captured.program.nodes) == 6
+        states.append(run_once(captured, (X, X))[1])
+    for name in states[0]:
+        np.testing.assert_array_equal(states[0][name], states[1][name])
+
+
 # ---- capturing changes nothing ----------------------------------------------------------------------------------
 
 
@@ -404,6 +431,22 @@ def test_forward_passes_that_are_refused(forward: Callable[[Any, Tensor], Tensor
     with pytest.raises(CaptureError, match=message):
         capture(Module(forward))
     assert not outside.any()
+
+
+def test_modules_that_are_refused() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.LSTM(3, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            packed = rnn.pack_padded_sequence(x[None], torch.tensor([3]), batch_first=True)
+            return self.layer(packed)[0].data  # type: ignore[no-any-return]
+
+    with pytest.raises(CaptureError, match=r"'layer' gets a PackedSequence.*pad them to one length"):
+        capture(Packed())
+    with pytest.raises(CaptureError, match=r"'1' is SyncBatchNorm.*use BatchNorm"):
+        capture(nn.Sequential(nn.Linear(3, 2), nn.SyncBatchNorm(2)))
 
 
 @pytest.mark.parametrize(

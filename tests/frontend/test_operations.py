@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import fx
 
 from gensyn_verify.frontend.lowering import SUBJECTS, TABLE
+from gensyn_verify.frontend.trace import RESTATED, recorded
 from tests.frontend import layers, operations
 from tests.frontend.comparison import Array, Engine, check_accuracy
 
@@ -28,6 +30,11 @@ def engine(name: str, backend: str) -> Engine:
     return Engine(CASES[name].graph, CASES[name].examples(0), backend)
 
 
+def names(graph: fx.GraphModule) -> set[str]:
+    """The ATen operations of a graph."""
+    return {str(getattr(node.target, "overloadpacket", "")) for node in graph.graph.nodes}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_error_is_at_most_one_and_a_half_times_that_of_pytorch(name: str) -> None:
     run = engine(name, "cpu")
@@ -46,7 +53,14 @@ def test_backends_agree(name: str) -> None:
 
 
 def test_every_operation_of_the_table_is_tested() -> None:
-    nodes = [node for name in CASES for node in CASES[name].graph.graph.nodes]
-    seen = {str(getattr(node.target, "overloadpacket", "")) for node in nodes}
+    seen = set().union(*(names(case.graph) for case in CASES.values()))
     random = set(SUBJECTS["Random numbers"])  # other numbers than PyTorch's: in test_random
     assert set(TABLE) - seen == random
+
+
+def test_every_restated_operation_is_tested_and_restated() -> None:
+    called, left = set(), set(TABLE)
+    for case in operations.CASES.values():
+        called |= names(recorded(lambda *tensors, f=case.f: f(*tensors), *case.inputs(0)))
+        left |= names(case.graph)
+    assert set(RESTATED) <= called - left

@@ -26,6 +26,14 @@ def addmm(c: Context, x: Operand, a: Operand, b: Operand, beta: Number = 1, alph
     return c.elementwise(f, x, product)
 
 
+def addbmm(c: Context, x: Operand, a: Operand, b: Operand, beta: Number = 1, alpha: Number = 1) -> Value:
+    """beta x + alpha times the sum of a stack of products, which is one product over a longer axis."""
+    a, b = c.value(a), c.value(b)
+    count, n, k = a.shape
+    wide = c.g.reshape(c.g.permute(a, (1, 0, 2)), (n, count * k))
+    return addmm(c, x, wide, c.g.reshape(b, (count * k, b.shape[2])), beta, alpha)
+
+
 def mv(c: Context, a: Operand, b: Operand) -> Value:
     vector = c.value(b)
     column = c.g.reshape(vector, (vector.shape[0], 1))

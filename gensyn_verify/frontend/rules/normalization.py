@@ -26,7 +26,10 @@ def batch_norm(
     eps: Number,
 ) -> tuple[Value, ...]:
     """Per channel over all other axes; also the saved mean and 1/deviation and the next running statistics."""
-    x, before = c.value(x), [c.value(running_mean), c.value(running_variance)]
+    x, before = (
+        c.value(x),
+        [c.cast(r, t.dtype) for r, t in zip((running_mean, running_variance), c.types[3:], strict=True)],
+    )
     wide = _per_channel(x)
     if not training:
         mean, spread = (c.g.reshape(v, wide) for v in before)

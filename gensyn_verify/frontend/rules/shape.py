@@ -241,6 +241,11 @@ def diagonal_backward(c: Context, grad: Operand, sizes: Sequence[int], offset: i
     return c.g.permute(placed, [front.index(axis) for axis in range(len(sizes))])
 
 
+def diag_embed(c: Context, x: Operand, offset: int = 0, a: int = -2, b: int = -1) -> Value:
+    """Matrices of zeros with the last axis on a diagonal."""
+    return diagonal_backward(c, x, c.type.shape, offset, a, b)
+
+
 def diagonal_scatter(c: Context, x: Operand, source: Operand, offset: int = 0, a: int = 0, b: int = 1) -> Value:
     """x with `source` on the diagonal of two axes."""
     x, source = c.value(x), c.value(source)
