@@ -115,6 +115,24 @@ def test_backends_give_the_same_bits(name: str) -> None:
         assert all(native[entry].tobytes() == definition[entry].tobytes() for entry in definition)
 
 
+@pytest.mark.parametrize("name", ["adagrad", "nadam"])
+def test_a_state_before_the_first_update_is_one_that_pytorch_begins_from(name: str) -> None:
+    """Also where the optimizer had filled its slots already, as some do when they are made."""
+    task, make = TASKS["mlp"], OPTIMIZERS[name]
+    batches = task.batches(4)
+    _, _, wanted = train(task, make, 4)
+    model = task.build()
+    own = make(model.parameters())
+    captured = trace_step(model, task.loss, own, batches[0])
+    train_on(model, task, own, batches[:2])
+    captured.store(captured.state)
+    assert {float(s["step"]) for s in own.state.values()} == {0.0}
+    np.testing.assert_allclose(train_on(model, task, own, batches), wanted, rtol=1e-6)
+    own.state.clear()
+    captured.store(captured.state)
+    assert not own.state
+
+
 def test_muon_refuses_what_is_no_matrix() -> None:
     model = TASKS["mlp"].build()
     optimizer = optim.Muon([p for p in model.parameters() if p.dim() == 2])

@@ -192,8 +192,8 @@ class Update:
         for group in self.groups:
             group.optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers warn where no step was taken
         for m in self.members:
-            if m.taken + updates == 0:
-                m.group.optimizer.state.pop(m.parameter, None)
+            if m.taken + updates == 0 and not (m.state and m.group.family.counted):
+                m.group.optimizer.state.pop(m.parameter, None)  # torch fills it at the first update
                 continue
             if not m.slots and not m.group.family.counted:
                 continue
