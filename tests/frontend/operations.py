@@ -251,6 +251,9 @@ CASES: dict[str, Case] = {
     "index_add": Case(
         lambda x, y, i: torch.index_add(x, 1, i, y, alpha=0.5), ((4, 6), (4, 12)), extra=_integers(6, (12,))
     ),
+    "unsafe_index": Case(  # what interpolation becomes in PyTorch before 2.10
+        lambda x: torch.ops.aten._unsafe_index(x, [None, torch.tensor([4, 0, 4, 1])]), (ROWS,)
+    ),
     "index_select": Case(lambda x, i: x.index_select(1, i), ((4, 9),), extra=_integers(9, (12,))),
     # ---- shape
     "views": Case(

@@ -52,6 +52,7 @@ def test_backends_agree(name: str) -> None:
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="other versions decompose other operations")
 def test_every_operation_of_the_table_is_tested() -> None:
     seen = set().union(*(names(case.graph) for case in CASES.values()))
     random = set(SUBJECTS["Random numbers"])  # other numbers than PyTorch's: in test_random
