@@ -129,3 +129,24 @@ assert wanted["runs"] and all(f["runs"] == wanted["runs"] for f in found), "the 
 END
 done
 say "aarch64 gives the same run commitments: ${isas[*]}, one thread and three"
+
+# ---- once more without any Python: the C library and the solver of examples/c
+
+say "run commitments in C"
+aarch64-linux-gnu-gcc -std=c99 -O2 -static -I"$root/csrc" "$root"/examples/c/*.c "$build/native/libgensyn_verify.a" \
+    -lstdc++ -lpthread -lm -o "$build/solve"
+"$python" - "$root/tests" "$build" "$wanted" "${isas[@]}" <<'END'
+import json, pathlib, subprocess, sys, tempfile
+tests, build, wanted, *isas = sys.argv[1:]
+sys.path.insert(0, tests)
+from machine_task import SALT, SOLVER
+for name, commitment in json.loads(wanted)["runs"].items():
+    for isa in isas:
+        with tempfile.TemporaryDirectory() as out:
+            who = ["--solver", SOLVER.address.hex(), "--salt", SALT.hex()]
+            command = ["qemu-aarch64", f"{build}/solve", f"{build}/tasks/{name}", f"{out}/run", *who, "--isa", isa]
+            found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+            assert found == commitment, f"{name}, {isa}: {found}, expected {commitment}"
+            print(f"{name} {isa} {found}")
+END
+say "aarch64 without Python gives them too"

@@ -65,9 +65,9 @@ typedef struct {
 GV_API gv_status gv_program_load(const void* bytes, size_t size, gv_program** program);
 GV_API void gv_program_free(gv_program* program);
 GV_API void gv_program_digest(const gv_program* program, uint8_t digest[32]);
-/* How many tensors a group has. Everywhere below, tensors of a group stand in the order of their names. */
-GV_API size_t gv_program_count(const gv_program* program, gv_group group);
-GV_API gv_status gv_program_tensor(const gv_program* program, gv_group group, size_t index, gv_tensor* tensor);
+/* How many tensors a group (a gv_group) has. Everywhere below, tensors of a group stand in the order of their names. */
+GV_API size_t gv_program_count(const gv_program* program, int group);
+GV_API gv_status gv_program_tensor(const gv_program* program, int group, size_t index, gv_tensor* tensor);
 
 /* ---- running */
 

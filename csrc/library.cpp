@@ -158,11 +158,11 @@ void gv_program_digest(const gv_program* program, uint8_t digest[32]) {
     std::memcpy(digest, program->program.digest.data(), 32);
 }
 
-size_t gv_program_count(const gv_program* program, gv_group group) {
-    return size_t(group) <= GV_METRIC ? program->groups[group].size() : 0;
+size_t gv_program_count(const gv_program* program, int group) {
+    return group >= GV_STATE && group <= GV_METRIC ? program->groups[group].size() : 0;
 }
 
-gv_status gv_program_tensor(const gv_program* program, gv_group group, size_t index, gv_tensor* tensor) {
+gv_status gv_program_tensor(const gv_program* program, int group, size_t index, gv_tensor* tensor) {
     return guarded([&] {
         check(program && tensor, "gv_program_tensor: a null argument");
         const size_t count = gv_program_count(program, group);
@@ -253,7 +253,8 @@ gv_status gv_group_root(const gv_tensor* tensors, const uint8_t (*tensor_roots)[
         std::vector<gv::TensorType> types;
         for (size_t i = 0; i < count; i++) {
             const gv_tensor& t = tensors[i];
-            check(t.name && t.rank >= 0 && t.rank <= 8 && (t.rank == 0 || t.shape), "gv_group_root: no tensor");
+            check(t.name && t.dtype >= GV_F32 && t.dtype <= GV_BOOLEAN && t.rank >= 0 && t.rank <= 8, "no tensor type");
+            check(t.rank == 0 || t.shape, "a tensor without its shape");
             names.emplace_back(t.name);
             check(names.back().size() <= 200, "a name has at most 200 characters");
             check(i == 0 || names[i - 1] < names[i], "the tensors of a group stand in the order of their names");

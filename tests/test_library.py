@@ -6,9 +6,11 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import machine_task
 import pytest
 from protocol.bundles import SALT, SOLVER, linear_task
 
@@ -75,8 +77,9 @@ def check_same_run(solver: Path, path: Path, tmp_path: Path) -> None:
     assert replay(written, task).verdict.name == "VERIFIED"
 
 
-def test_a_task_is_solved_in_c_to_the_same_run(solver: Path, tmp_path: Path) -> None:
-    linear_task(tmp_path / "task")
+@pytest.mark.parametrize("write", [linear_task, machine_task.write], ids=["linear", "every kind and dtype"])
+def test_a_task_is_solved_in_c_to_the_same_run(write: Callable[[Path], Task], solver: Path, tmp_path: Path) -> None:
+    write(tmp_path / "task")
     check_same_run(solver, tmp_path / "task", tmp_path)
 
 

@@ -145,7 +145,7 @@ static void broken_rules(const gv_program* program) {
     CHECK(gv_program_load(NULL, 0, &other) == GV_INVALID && !other);
     CHECK(gv_program_load("gvprog01", 8, &other) == GV_INVALID && !other);
     CHECK(gv_program_tensor(program, GV_STATE, 1000000, &t) == GV_INVALID);
-    CHECK(gv_program_count(program, (gv_group)7) == 0);
+    CHECK(gv_program_count(program, 7) == 0 && gv_program_count(program, -1) == 0);
     CHECK(gv_use_isa("abacus") == GV_INVALID && gv_use_isa(NULL) == GV_INVALID);
     CHECK(gv_set_threads(0) == GV_INVALID);
     CHECK(gv_executor_create(program, 1, &executor) == GV_LIMIT && !executor);
