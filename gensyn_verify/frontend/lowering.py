@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from gensyn_verify.errors import CaptureError, LimitError, ProgramError
 from gensyn_verify.frontend.context import Context
 from gensyn_verify.frontend.rules import (
+    attention,
     convolution,
     indexing,
     linear,
@@ -79,6 +80,10 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         **_for_ranks("aten._adaptive_avg_pool{}d_backward", pooling.adaptive_avg_pool_backward, 2, 3),
         **_for_ranks("aten.adaptive_max_pool{}d", pooling.adaptive_max_pool, 2, 3),
         **_for_ranks("aten.adaptive_max_pool{}d_backward", pooling.adaptive_max_pool_backward, 2, 3),
+    },
+    "Attention kernels": {
+        "aten._scaled_dot_product_flash_attention_for_cpu": attention.attention,
+        "aten._scaled_dot_product_flash_attention_for_cpu_backward": attention.attention_backward,
     },
     "Interpolation and padding": {
         **_interpolation("aten.upsample_nearest{}d", resampling.nearest, 1, 2, 3),

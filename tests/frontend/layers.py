@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.frontend.operations import Case, Shape, SumCase
 
@@ -22,6 +23,14 @@ def _conv(*args: Any, **kwargs: Any) -> Callable[..., Tensor]:
 
 def _attention(**options: Any) -> Callable[..., Tensor]:
     return lambda q, k, v, *mask: F.scaled_dot_product_attention(q, k, v, *mask, **options)
+
+
+def _flash(**options: Any) -> Callable[..., Tensor]:
+    def f(*tensors: Tensor) -> Tensor:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return _attention(**options)(*tensors)
+
+    return f
 
 
 def _layer(module: nn.Module, *shapes: Shape, **options: Any) -> Case:
@@ -197,6 +206,10 @@ CASES: dict[str, Case] = {
         extra=lambda g: [torch.rand(7, 7, generator=g) < 0.5],
     ),
     "attention with a bias": Case(_attention(), (*(HEADS,) * 3, (2, 1, 7, 7))),
+    "attention by a kernel": Case(_flash(is_causal=True), ((2, 4, 7, 8), (2, 4, 9, 8), (2, 4, 9, 8))),
+    "attention by a kernel with a bias": Case(
+        lambda q, k, v, m: _flash(scale=0.3)(q, k, v, m.detach()), (*(HEADS,) * 3, (2, 1, 7, 7))
+    ),
     "attention of grouped queries": Case(_attention(enable_gqa=True), (HEADS, (2, 2, 9, 8), (2, 2, 9, 5))),
     "rotary halves": Case(_rope(_rotated), (HEADS,)),
     "rotary pairs": Case(_rope(_rotated_pairs), (HEADS,)),
