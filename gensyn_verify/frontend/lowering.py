@@ -300,6 +300,7 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.randint_like": randomness.integers,
         "aten.randn": randomness.standard_normal,
         "aten.randn_like": randomness.standard_normal,
+        "aten.randperm": randomness.permutation,
         "aten.rrelu_with_noise_backward": randomness.random_relu_backward,
         "aten.rrelu_with_noise_functional": randomness.random_relu,
         "aten.uniform": randomness.uniform,

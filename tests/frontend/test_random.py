@@ -52,6 +52,7 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Tensor, tuple[float, 
     "exponential_": (lambda x: x * torch.empty(N).exponential_(2), -(1 - LEVELS).log() / 2, (0, 11.5)),
     "randint": (lambda x: x * torch.randint(-50, 950, (N,)), 1000 * LEVELS - 50, (-50, 949)),
     "randint_like": (lambda x: x * torch.randint_like(x, 1000), 1000 * LEVELS, (0, 999)),
+    "randperm": (lambda x: x * torch.randperm(N), N * LEVELS, (0, N - 1)),
     "rrelu": (lambda x: F.rrelu(-x, 0.2, 0.6, training=True), 0.4 * LEVELS - 0.6, (-0.6, -0.2)),
 }
 
@@ -128,6 +129,12 @@ def test_attention_drops_probabilities() -> None:
     kept = found != 0
     np.testing.assert_allclose(found, kept / 35, rtol=1e-6)
     assert abs(kept.mean() - 0.7) < 0.03
+
+
+def test_permutations_hold_every_number_once() -> None:
+    found, _ = drawn(lambda x: x * torch.randperm(N))
+    np.testing.assert_array_equal(np.sort(found), np.arange(N))
+    assert abs(np.corrcoef(found, np.arange(N))[0, 1]) < 0.05
 
 
 def test_two_draws_differ() -> None:

@@ -83,6 +83,11 @@ def integers(c: Context, *arguments: Any) -> Value:
     return _draw(c, lambda w: w.mulhi(high - low).bits(Reg.i32) + start)
 
 
+def permutation(c: Context, n: int) -> Value:
+    """The positions that sort n fresh words."""
+    return c.g.sort(c.random_words((n,)))
+
+
 def bernoulli(c: Context, x: Operand, p: Operand | None = None) -> Value:
     """1 where u < p, for a number p, a tensor of probabilities, or x as such a tensor."""
     if isinstance(p, (float, int)):
