@@ -10,7 +10,8 @@ the optimizer's state hold the results, so evaluation, checkpoints and learning-
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -83,6 +84,23 @@ class Step:
             self._executor = backends.make(self._backend, self.captured.program)
             self._executor.load(self.captured.state)
         return self.captured
+
+    def resume(self, state: Mapping[str, Array]) -> None:
+        """Go on from an engine state of this program: it is put into module and optimizer, and counts as `steps` done.
+
+        Schedulers that the step calls itself are called as often as if it had taken those steps; others are the user's.
+        Raises CaptureError before `prepare` and after the first step.
+        """
+        if self.captured is None or self._executor is None or self._taken:
+            raise CaptureError("a step resumes after prepare(batch) and before its first call")
+        kept = {name: state[name] for name in self.captured.state}  # constants and seed are read from here later
+        self.captured = dataclasses.replace(self.captured, state=kept)
+        self.captured.store(state)
+        self._executor.load(state)
+        self._taken = int(state[STEP])
+        for scheduler in self._schedulers:
+            for _ in range(self._taken):
+                scheduler.step()
 
     def __call__(self, batch: Any) -> Tensor:
         """One step; the loss before the update, as a 0-d tensor. CaptureError where something captured has changed."""

@@ -26,9 +26,9 @@ from gensyn_verify.protocol.diagnose import non_finite
 from gensyn_verify.protocol.folder import open_folder
 from gensyn_verify.protocol.identity import Identity
 from gensyn_verify.protocol.roots import roots_of
-from gensyn_verify.protocol.run import RUN_FILE, TASK_FOLDER, Run, RunWriter, environment
+from gensyn_verify.protocol.run import RUN_FILE, TASK_FOLDER, Run, RunWriter, environment, open_run
 from gensyn_verify.protocol.solve import keep, stop
-from gensyn_verify.protocol.task import Policy, write_task
+from gensyn_verify.protocol.task import Policy, Task, write_task
 
 Arrays = Mapping[str, Array]
 INTERVAL = 100
@@ -55,13 +55,21 @@ class Step(Protocol):
     def steps(self) -> int: ...
     @property
     def reloads(self) -> int: ...
+    def resume(self, state: Arrays) -> None: ...
 
 
 class Recorder:
     """One recording. `run` is the finished run once the `with` block has ended well, None before and otherwise."""
 
     def __init__(
-        self, step: Step, out: str, interval: int, policy: Policy | None, identity: Identity | None, salt: bytes | None
+        self,
+        step: Step,
+        out: str,
+        interval: int,
+        policy: Policy | None,
+        identity: Identity | None,
+        salt: bytes | None,
+        resume: bool,
     ) -> None:
         self.run: Run | None = None
         self._step, self._out = step, out
@@ -72,7 +80,9 @@ class Recorder:
         self._state: Arrays = {}
         self._reloads = 0
         self._failed = False
-        if step.captured is not None:
+        if resume:
+            self._resume()
+        elif step.captured is not None:
             self._begin(step.captured, step.captured.read_state(step.steps))
 
     def _begin(self, captured: CapturedStep, state: Arrays) -> None:
@@ -80,11 +90,30 @@ class Recorder:
         task = write_task(
             f"{self._out}/{TASK_FOLDER}", captured.program, state, interval=self._interval, policy=self._policy
         )
-        writer = RunWriter(
-            task, self._out, self._identity, salt=self._salt, resume=False, environment=environment("cpu")
-        )
+        self._open(task, resume=False)
+
+    def _resume(self) -> None:
+        """Take up the run that is there: its last checkpoint becomes the state of the step."""
+        captured, run = self._step.captured, open_run(self._out)
+        if captured is None:
+            raise BundleError(f"to resume {run.url}, capture the step first: step.prepare(batch)")
+        if run.finished or run.task is None:
+            raise BundleError(f"{run.url} is {'finished' if run.finished else 'no recorded run'}: nothing to resume")
+        if run.task.program.digest != captured.program.digest:
+            raise BundleError(
+                f"{run.url} is a run of program {run.task.program.digest.hex()}, the step is "
+                f"{captured.program.digest.hex()}: model, loss, optimizer, options and batch shapes must be the same"
+            )
+        writer = self._open(run.task, resume=True)
+        self._state = writer.saved_state()
+        self._step.resume(self._state)
+
+    def _open(self, task: Task, resume: bool) -> RunWriter:
+        environ = environment("cpu")
+        writer = RunWriter(task, self._out, self._identity, salt=self._salt, resume=resume, environment=environ)
         self._writer = self._exit.enter_context(writer)
         self._reloads = self._step.reloads
+        return writer
 
     def listen(self, number: int, batch: Arrays, scalars: Arrays, state: Arrays, metrics: Arrays) -> None:
         """Take one step in; what `Step` calls."""
@@ -144,17 +173,29 @@ def record(
     policy: Policy | None = None,
     identity: Identity | None = None,
     salt: bytes | None = None,
+    resume: bool = False,
 ) -> Iterator[Recorder]:
     """Record every call of `step` (from `gv.compile`) inside the block into a run bundle at `out`, with its task.
+
+    With `resume`, a run that is there and not finished is taken up where its last checkpoint left it, in a process that
+    has built and prepared the same step: module, optimizer and `step.steps` are then as of that checkpoint, and the
+    loop goes on with batch number `step.steps`. Its task and interval stay; the commitment is that of a run without
+    the break.
+
+        step.prepare(batches[0])
+        with gv.record(step, "run", resume=True):
+            for batch in batches[step.steps:]:
+                step(batch)
 
     Arguments as of `solve`; `interval` is in steps between checkpoints. An error inside the block leaves an
     unfinished run that holds every step before it. Raises BundleError where `out` holds a run, or where module or
     optimizer are written to between recorded steps; NonFiniteError, from the step, where its loss is not finite.
     """
     folder = open_folder(out)
-    if folder.size(RUN_FILE) is not None:
-        raise BundleError(f"{folder.url} holds a run already; choose another folder")
-    recorder = Recorder(step, os.fspath(out), interval, policy, identity, salt)
+    there = folder.size(RUN_FILE) is not None
+    if there and not resume:
+        raise BundleError(f"{folder.url} holds a run already; choose another folder, or pass resume=True")
+    recorder = Recorder(step, os.fspath(out), interval, policy, identity, salt, resume and there)
     step.listeners.append(recorder.listen)
     try:
         yield recorder

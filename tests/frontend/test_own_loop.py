@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +207,55 @@ def test_buffers_that_share_memory_and_parameters_between_each_other_are_no_over
     )
     step(torch.arange(4.0))
     assert memory.tolist() == [1.0, 1.0, 0.5, 0.5, 0.0, 0.0, -0.5, -0.5]
+
+
+# ---- a recorded run that is killed --------------------------------------------------------------------------------
+
+
+def test_killed_recording_resumes_to_the_same_commitment(tmp_path: Path) -> None:
+    """Killed before its first checkpoint, then after one, each time in a process with another initial state."""
+    script = Path(__file__).with_name("killed_loop.py")
+
+    def loop(folder: str, stop: int, seed: int) -> tuple[int, str]:
+        command = [sys.executable, str(script), str(tmp_path / folder), str(stop), str(seed)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    assert loop("whole", -1, 0) == (0, "from 0\n")
+    assert loop("broken", 2, 0) == (-signal.SIGKILL, "from 0\n")
+    assert loop("broken", 6, 1) == (-signal.SIGKILL, "from 0\n")
+    assert loop("broken", -1, 2) == (0, "from 4\n")
+    whole, broken = gv.open_run(tmp_path / "whole"), gv.open_run(tmp_path / "broken")
+    assert whole.commitment is not None
+    assert broken.commitment == whole.commitment
+    assert gv.replay(broken, everything=True).verdict is gv.Verdict.VERIFIED
+
+
+def test_resuming_says_what_is_missing(tmp_path: Path) -> None:
+    task = TASKS["mlp"]
+    first, *batches = task.batches(3)
+
+    def compiled(rate: float) -> Any:
+        model = task.build()
+        return compile(model, task.loss, torch.optim.SGD(model.parameters(), lr=0.1, momentum=rate))
+
+    def refused(step: Any, word: str, folder: str) -> None:
+        with pytest.raises(gv.GensynVerifyError, match=word), gv.record(step, tmp_path / folder, resume=True):
+            step(first)
+
+    step = compiled(0.9)
+    with contextlib.suppress(KeyError), gv.record(step, tmp_path / "run", interval=2):
+        step(first)
+        raise KeyError
+    refused(compiled(0.9), "step.prepare", "run")
+    other = compiled(0.8)
+    other.prepare(first)
+    refused(other, "run of program", "run")
+    refused(step, "before its first call", "run")
+    again = compiled(0.9)
+    again.prepare(first)
+    with gv.record(again, tmp_path / "run", resume=True):
+        assert again.steps == 1
+        for batch in batches:
+            again(batch)
+    refused(again, "is finished", "run")
