@@ -136,6 +136,33 @@ def test_a_scheduler_that_is_under_way_goes_on() -> None:
     assert scheduler.last_epoch == 1
 
 
+def test_every_optimizer_has_its_own_scheduler() -> None:
+    task, losses = TASKS["mlp"], []
+    for engine in (False, True):
+        model = task.build()
+        own = list(model.parameters())
+        optimizers = [
+            torch.optim.SGD(own[:2], lr=0.05, momentum=0.9),
+            torch.optim.AdamW(own[2:], lr=torch.tensor(5e-3)),
+        ]
+        schedules = [schedulers.StepLR(optimizers[0], 3, 0.5), schedulers.CosineAnnealingLR(optimizers[1], 12)]
+        step = compile(model, task.loss, optimizers, scheduler=schedules, clip_norm=1.0)
+        found = []
+        for x, y in task.batches(12):
+            if engine:
+                found.append(step((x, y)).item())
+                continue
+            model.zero_grad()
+            loss = task.loss(model(x), y)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for one in (*optimizers, *schedules):
+                one.step()
+            found.append(loss.item())
+        losses.append(found)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
 def test_plateau_works_in_a_loop_of_ones_own() -> None:
     task, losses = TASKS["mlp"], []
     for engine in (False, True):
