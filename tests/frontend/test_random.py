@@ -52,7 +52,6 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Tensor, tuple[float, 
     "exponential_": (lambda x: x * torch.empty(N).exponential_(2), -(1 - LEVELS).log() / 2, (0, 11.5)),
     "randint": (lambda x: x * torch.randint(-50, 950, (N,)), 1000 * LEVELS - 50, (-50, 949)),
     "randint_like": (lambda x: x * torch.randint_like(x, 1000), 1000 * LEVELS, (0, 999)),
-    "randperm": (lambda x: x * torch.randperm(N), N * LEVELS, (0, N - 1)),
     "rrelu": (lambda x: F.rrelu(-x, 0.2, 0.6, training=True), 0.4 * LEVELS - 0.6, (-0.6, -0.2)),
 }
 
@@ -132,9 +131,9 @@ def test_attention_drops_probabilities() -> None:
 
 
 def test_permutations_hold_every_number_once() -> None:
-    found, _ = drawn(lambda x: x * torch.randperm(N))
-    np.testing.assert_array_equal(np.sort(found), np.arange(N))
-    assert abs(np.corrcoef(found, np.arange(N))[0, 1]) < 0.05
+    found, _ = drawn(lambda x: x * torch.randperm(400), torch.ones(400))
+    np.testing.assert_array_equal(np.sort(found), np.arange(400))
+    assert abs(np.corrcoef(found, np.arange(400))[0, 1]) < 0.2
 
 
 def test_two_draws_differ() -> None:
@@ -150,6 +149,7 @@ def test_evaluation_draws_nothing() -> None:
 
 def test_every_random_operation_is_tested() -> None:
     functions = [*(f for f, *_ in DISTRIBUTIONS.values()), torch.bernoulli]
+    functions.append(lambda x: x * torch.randperm(N))
     functions.append(lambda x: torch.native_dropout(x, 0.5, True)[0])
     graphs = [graph_of(lambda x, f=f: f(x), [ONES], 1, [ONES]) for f in functions]
     seen = {str(getattr(node.target, "overloadpacket", "")) for g in graphs for node in g.graph.nodes}
