@@ -56,8 +56,9 @@ cp -r gensyn_verify "$build/package/"
 find "$build/package" \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
 cp "$build"/gcc/_native*.so "$build/package/gensyn_verify/"
 
-# The interpreter itself is not instrumented: the runtime has to be there before it, and its own leaks are not ours.
+# The interpreter itself is not instrumented: the runtime has to be there before it, with the library whose exceptions it
+# watches, and its own leaks are not ours.
 plain=$("$python" -c "import sys; print(sys._base_executable)")
 packages=$("$python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
-LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0 \
     PYTHONSAFEPATH=1 PYTHONPATH=$build/package:$packages "$plain" -m pytest -q -n auto -p no:cacheprovider "${tests[@]}"
