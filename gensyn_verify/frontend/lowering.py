@@ -361,10 +361,7 @@ def _call(node: fx.Node, known: Mapping[fx.Node, Any], c: Context) -> Any:
     if _known_at_capture(node, name, args, kwargs):
         return node.target(*args, **kwargs)  # type: ignore[operator]
     if name not in TABLE:
-        raise CaptureError(
-            f"the operation {node.target} is not supported\nat {origin.describe()}\n"
-            "to support it, add its rule to the table in gensyn_verify/frontend/lowering.py"
-        )
+        raise CaptureError(f"the operation {node.target} is not supported\nat {origin.describe()}\n{_advice(node)}")
     kwargs = {k: v for k, v in kwargs.items() if k not in STORAGE_ONLY}
     try:
         if kwargs.pop("generator", None) is not None:
@@ -376,6 +373,13 @@ def _call(node: fx.Node, known: Mapping[fx.Node, Any], c: Context) -> Any:
     except (CaptureError, ProgramError, LimitError, TypeError) as error:
         raise CaptureError(f"{node.target}: {error}\nat {origin.describe()}") from error
     return result
+
+
+def _advice(node: fx.Node) -> str:
+    """What to do about an operation without a rule."""
+    if any(isinstance(v, Tensor) and v.is_complex() for v in torch.utils._pytree.tree_leaves(node.meta["val"])):
+        return "a program has no complex numbers: compute with real and imaginary parts, or with cosine and sine"
+    return "to support it, add its rule to the table in gensyn_verify/frontend/lowering.py"
 
 
 def _known_at_capture(node: fx.Node, name: str, args: Any, kwargs: Any) -> bool:

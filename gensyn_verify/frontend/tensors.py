@@ -31,6 +31,7 @@ def stored_dtype(dtype: torch.dtype) -> Dtype:
     """The element type that stands for a torch dtype; CaptureError where there is none."""
     if dtype not in STORED_AS:
         advice = "; convert it with .float()" if dtype is torch.float64 else ""
+        advice = "; keep real and imaginary parts, or cosine and sine" if dtype.is_complex else advice
         known = ", ".join(str(d).removeprefix("torch.") for d in STORED_AS)
         raise CaptureError(f"{dtype} has no place in a program; supported are {known}{advice}")
     return STORED_AS[dtype]

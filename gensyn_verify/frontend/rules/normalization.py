@@ -169,8 +169,15 @@ def group_norm_backward(
     grad, wide = _grouped(c, grad, groups), _grouped(c, x, groups)
     shape = groups, channels // groups, 1
     results = _backward(c, grad, wide, weight, center, scale, (2, 3), (0, 3), shape, mask)
-    shapes = c.value(x).shape, (channels,), (channels,)
-    return tuple(None if r is None else c.g.reshape(r, s) for r, s in zip(results, shapes, strict=True))
+    types = iter(c.types)  # of those that are asked for
+
+    def shaped(result: Value | None) -> Value | None:
+        if result is None:
+            return None
+        wanted = next(types)
+        return c.cast(c.g.reshape(result, wanted.shape), wanted.dtype)
+
+    return tuple(map(shaped, results))
 
 
 def weight_norm(c: Context, v: Operand, g: Operand, dim: int = 0) -> tuple[Value, Value]:
