@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import gensyn_verify as gv
 from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend import compile
+from tests.frontend import killed_loop
 from tests.frontend.models import TASKS, Task
 from tests.frontend.test_training import assert_same_tensors, train_on
 
@@ -212,19 +213,21 @@ def test_buffers_that_share_memory_and_parameters_between_each_other_are_no_over
 # ---- a recorded run that is killed --------------------------------------------------------------------------------
 
 
-def test_killed_recording_resumes_to_the_same_commitment(tmp_path: Path) -> None:
+def test_killed_recording_resumes_to_the_same_commitment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Killed before its first checkpoint, then after one, each time in a process with another initial state."""
     script = Path(__file__).with_name("killed_loop.py")
 
-    def loop(folder: str, stop: int, seed: int) -> tuple[int, str]:
-        command = [sys.executable, str(script), str(tmp_path / folder), str(stop), str(seed)]
+    def killed(stop: int, seed: int) -> str:
+        command = [sys.executable, str(script), str(tmp_path / "broken"), str(stop), str(seed)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        return done.stdout
 
-    assert loop("whole", -1, 0) == (0, "from 0\n")
-    assert loop("broken", 2, 0) == (-signal.SIGKILL, "from 0\n")
-    assert loop("broken", 6, 1) == (-signal.SIGKILL, "from 0\n")
-    assert loop("broken", -1, 2) == (0, "from 4\n")
+    assert killed(stop=2, seed=0) == "from 0\n"
+    assert killed(stop=6, seed=1) == "from 0\n"
+    killed_loop.main(str(tmp_path / "broken"), stop=-1, seed=2)
+    assert capsys.readouterr().out == "from 4\n"
+    killed_loop.main(str(tmp_path / "whole"), stop=-1, seed=0)
     whole, broken = gv.open_run(tmp_path / "whole"), gv.open_run(tmp_path / "broken")
     assert whole.commitment is not None
     assert broken.commitment == whole.commitment

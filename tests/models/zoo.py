@@ -7,8 +7,10 @@ dataset-fashion-mnist is installed, else scikit-learn's digits; text is what sci
 from __future__ import annotations
 
 import gzip
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from examples.cnn import ResNet20, digits
-from examples.gpt import GPT, loss_fn, text, windows
+from examples.gpt import GPT, loss_fn, windows
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 Batch = tuple[Tensor, Tensor]
 
 
 class LstmClassifier(nn.Module):
-    """Characters [N, T] to the document they come from: two LSTM layers, the last output."""
+    """Characters [N, T] to the kind of the next one: two LSTM layers, the last output."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -102,6 +104,7 @@ class Task:
         return [(x[r], y[r]) for r in rows]
 
 
+@cache
 def images() -> Batch:
     """Images [N, 3, 32, 32] from -1 to 1 and their classes."""
     if not FASHION.exists():
@@ -117,11 +120,14 @@ def noisy_images() -> Batch:
     return clean + 0.3 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2)), clean
 
 
-def lines() -> Batch:
-    """Pieces of 24 characters of scikit-learn's descriptions, and which sixth of the text they are from."""
-    tokens = torch.tensor(list(text().encode("ascii", "replace")))
-    rows = tokens[: len(tokens) // 24 * 24].reshape(-1, 24)
-    return rows, torch.arange(len(rows)) * 6 // len(rows)
+def next_kinds() -> Batch:
+    """12 characters of text, and what follows: a vowel, another letter, white space, anything else."""
+    rows, following = windows(12)
+    kinds = torch.full((128,), 3)
+    for kind, letters in enumerate(("aeiouAEIOU", string.ascii_letters, string.whitespace)):
+        new = torch.tensor([c for c in map(ord, letters) if kinds[c] == 3])
+        kinds[new] = kind
+    return rows, kinds[following[:, -1]]
 
 
 def _gpt(dropout: float) -> Task:
@@ -144,10 +150,10 @@ TASKS: dict[str, Task] = {
     ),
     "gpt": _gpt(dropout=0.0),
     "lstm": Task(
-        lambda: LstmClassifier(6),
+        lambda: LstmClassifier(4),
         nn.CrossEntropyLoss(),
-        lambda m: torch.optim.Adam(m.parameters(), lr=3e-3),
-        lines,
+        lambda m: torch.optim.Adam(m.parameters(), lr=1e-2),
+        next_kinds,
         batch=16,
     ),
     "vit": Task(
