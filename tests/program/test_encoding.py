@@ -28,7 +28,7 @@ from gensyn_verify.program.encoding import (
     scalar_record,
 )
 from gensyn_verify.program.merkle import merkle_root
-from gensyn_verify.program.program import Input, Node, Output, Program
+from gensyn_verify.program.program import Input, Node, Output, Program, ProgramBuilder
 from gensyn_verify.program.scalar import OPERATIONS, Constant, Instruction, ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg, TensorType
 
@@ -313,6 +313,11 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         LimitError,
         "2^36",
     ),
+    "padding by 2^64 in all, declared modulo 2^64": (
+        nodes(node(ops.Pad(((1 << 63) - 1,), ((1 << 63) - 1,), (0,), 0), types=(TensorType(Dtype.f32, (0,)),))),
+        ProgramError,
+        "declares outputs f32[0]",
+    ),
     "a negative dimension": (nodes(node(ops.Reshape((-1, -2)))), ProgramError, "negative dimension"),
     "more inputs than any node has": (nodes(node(ops.Concat(0), (0,) * 4097)), LimitError, "a count of 4097"),
     "a header of more nodes than the file": (file(header(0, 2), [], [node()]), ProgramError, "(0, 2)"),
@@ -379,6 +384,22 @@ def test_refuses(what: str) -> None:
     assert says in str(caught.value)
     assert str(caught.value).startswith("the program of a stranger")
     assert assert_native_refuses(data)
+
+
+def test_a_random_stream_that_two_nodes_draw_from_is_refused() -> None:
+    g = ProgramBuilder()
+    seed, step = (g.input("state", n, TensorType(Dtype.u32, s)) for n, s in (("seed", (2,)), ("step", ())))
+    for name, value in (("seed", seed), ("step", step)):
+        g.output("state", name, value)
+    for name in ("a", "b"):
+        g.output("metric", name, g.random(seed, step, (3,)))
+    program = g.build()
+    first, second = (node_record(n) for n in program.nodes)
+    assert_canonical_or_refused(encode(program))
+    twice = encode(program).replace(second, first)
+    with pytest.raises(ProgramError, match="stream 0 is used twice"):
+        decode(twice)
+    assert "stream 0 is used twice" in assert_native_refuses(twice)
 
 
 @pytest.mark.parametrize("corruption", VECTORS["corruptions"], ids=lambda c: c["why"])
