@@ -2,7 +2,7 @@
  *
  * The code behind it is the code of the Python package, so the bits are the same: for any instruction set, any number
  * of threads, any machine. What a program is, and what every root and commitment is made of, is in docs/formats.md;
- * what the operations compute is in docs/numerics.md. examples/solve.c trains a task bundle with it.
+ * what the operations compute is in docs/numerics.md. examples/c/solve.c trains a task bundle with it.
  *
  * - Functions that can fail return a gv_status, and gv_error() says what was wrong. They leave their results untouched.
  * - Nothing that is loaded is trusted: a program is checked as a whole, and its memory is known, before any is taken.
