@@ -8,6 +8,7 @@ out: `Context.types` has the types of the results). `tests/frontend` compares ev
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -28,13 +29,15 @@ from gensyn_verify.frontend.rules import (
     randomness,
     reductions,
     resampling,
+    scans,
     shape,
+    sorting,
 )
 from gensyn_verify.frontend.rules import pointwise as point
 from gensyn_verify.frontend.rules.pointwise import comparison, pointwise
 from gensyn_verify.frontend.tensors import tensor_type
 from gensyn_verify.frontend.trace import Origin
-from gensyn_verify.program import TensorType, Value, activations, functions
+from gensyn_verify.program import Reg, TensorType, Value, activations, functions, rounding
 
 Rule = Callable[..., Any]
 
@@ -110,10 +113,24 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.reciprocal": pointwise(lambda x: 1.0 / x),
         "aten.sqrt": pointwise(lambda x: x.sqrt()),
         "aten.rsqrt": pointwise(lambda x: 1.0 / x.sqrt()),
-        "aten.pow": point.pow_scalar,
+        "aten.pow": point.power,
         "aten.addcmul": point.addcmul,
         "aten.addcdiv": point.addcdiv,
         "aten.lerp": point.lerp,
+        "aten.remainder": pointwise(rounding.remainder),
+        "aten.fmod": pointwise(rounding.fmod),
+        "aten.floor_divide": pointwise(rounding.floor_div),
+        "aten.floor": pointwise(rounding.floor),
+        "aten.ceil": pointwise(rounding.ceil),
+        "aten.trunc": pointwise(rounding.trunc),
+        "aten.round": point.round_decimals,
+        "aten.frac": pointwise(rounding.frac),
+        "aten.copysign": pointwise(rounding.copysign),
+        "aten.hypot": pointwise(functions.hypot),
+        "aten.ldexp": pointwise(lambda x, n: x * functions.exp2(n)),
+        "aten.fmax": point.prefer_number(largest=True),
+        "aten.fmin": point.prefer_number(largest=False),
+        "aten.nan_to_num": point.nan_to_num,
         "aten.maximum": pointwise(lambda x, y: x.max(y)),
         "aten.minimum": pointwise(lambda x, y: x.min(y)),
         "aten.clamp": point.clamp,
@@ -125,6 +142,14 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.expm1": pointwise(functions.expm1),
         "aten.log": pointwise(functions.log),
         "aten.log1p": pointwise(functions.log1p),
+        "aten.tan": pointwise(functions.tan),
+        "aten.sinh": pointwise(functions.sinh),
+        "aten.cosh": pointwise(functions.cosh),
+        "aten.atan": pointwise(functions.atan),
+        "aten.atan2": pointwise(functions.atan2),
+        "aten.exp2": pointwise(functions.exp2),
+        "aten.log2": pointwise(functions.log2),
+        "aten.log10": pointwise(functions.log10),
         "aten.sin": pointwise(functions.sin),
         "aten.cos": pointwise(functions.cos),
         "aten.erf": pointwise(functions.erf),
@@ -137,6 +162,11 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.gt": comparison(lambda x, y: x > y),
         "aten.ge": comparison(lambda x, y: x >= y),
         "aten.isnan": point.is_nan,
+        "aten.isinf": point.classify(lambda x: x.abs().equals(math.inf)),
+        "aten.isposinf": point.classify(lambda x: x.equals(math.inf)),
+        "aten.isneginf": point.classify(lambda x: x.equals(-math.inf)),
+        "aten.signbit": point.classify(lambda x: ~(x.bits(Reg.u32) & 0x80000000).equals(0)),
+        "aten.logical_xor": point.logical_xor,
         "aten.where": point.where,
         "aten.masked_fill": point.masked_fill,
         "aten.logical_not": point.logical_not,
@@ -148,7 +178,11 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.bitwise_xor": pointwise(lambda x, y: x ^ y),
     },
     "Activations and their derivatives": {
-        "aten.relu": pointwise(lambda x: x.max(0.0)),
+        "aten.relu": pointwise(lambda x: x.max(0)),
+        "aten.softshrink": point.softshrink,
+        "aten.softshrink_backward": point.shrink_backward,
+        "aten.hardshrink": lambda c, x, level=0.5: point.shrink_backward(c, x, x, level),
+        "aten.hardshrink_backward": point.shrink_backward,
         "aten.threshold": point.threshold,
         "aten.threshold_backward": point.threshold_backward,
         "aten.gelu": point.gelu,
@@ -176,6 +210,7 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.var": reductions.variance,
         "aten.var_mean": reductions.variance_and_mean,
         "aten.std": reductions.deviation,
+        "aten.prod": reductions.product,
         "aten.amax": reductions.extreme("max"),
         "aten.amin": reductions.extreme("min"),
         "aten.max": reductions.maximum,
@@ -213,10 +248,28 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.mse_loss_backward": losses.distance_backward(losses.squared_slope),
         "aten.smooth_l1_loss": losses.distance(losses.smooth_l1),
         "aten.smooth_l1_loss_backward": losses.distance_backward(losses.smooth_l1_slope),
+        "aten.soft_margin_loss": losses.distance(losses.soft_margin),
+        "aten.soft_margin_loss_backward": losses.distance_backward(losses.soft_margin_slope),
         "aten.huber_loss": losses.distance(losses.huber),
         "aten.huber_loss_backward": losses.distance_backward(losses.huber_slope),
         "aten.binary_cross_entropy": losses.bce,
         "aten.binary_cross_entropy_backward": losses.bce_backward,
+    },
+    "Sorting": {
+        "aten.sort": sorting.sort,
+        "aten.topk": sorting.topk,
+        "aten.kthvalue": sorting.kthvalue,
+        "aten.median": sorting.median(skip_nan=False),
+        "aten.nanmedian": sorting.median(skip_nan=True),
+        "aten.searchsorted": indexing.searchsorted,
+        "aten.bucketize": indexing.bucketize,
+    },
+    "Running sums, products and extremes": {
+        "aten.cumsum": scans.cumsum,
+        "aten.cumprod": scans.cumprod,
+        "aten.cummax": scans.cumulative_extreme(largest=True),
+        "aten.cummin": scans.cumulative_extreme(largest=False),
+        "aten.logcumsumexp": scans.log_cumsum_exp,
     },
     "Indexing by tensors": {
         "aten.embedding": indexing.embedding,
@@ -224,6 +277,13 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.gather": indexing.gather,
         "aten.scatter": indexing.scatter,
         "aten.scatter_add": indexing.scatter_add,
+        "aten.scatter_reduce": indexing.scatter_reduce,
+        "aten.index_copy": indexing.index_copy,
+        "aten.index_fill": indexing.index_fill,
+        "aten.take": indexing.take,
+        "aten.put": indexing.put,
+        "aten.masked_scatter": indexing.masked_scatter,
+        "aten.masked_scatter_backward": indexing.masked_scatter_backward,
         "aten.index": indexing.index,
         "aten._unsafe_index": indexing.index,
         "aten.index_put": indexing.index_put,
@@ -276,6 +336,7 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
     },
     "Factories": {
         "aten.zeros_like": shape.filled(0),
+        "aten.zero": shape.filled(0),
         "aten.ones_like": shape.filled(1),
         "aten.full_like": shape.filled(None),
         "aten.fill": shape.filled(None),
@@ -284,6 +345,7 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.new_ones": shape.filled(1),
         "aten.new_full": shape.filled(None),
         "aten.empty": shape.filled(0),
+        "aten.empty_strided": shape.filled(0),
         "aten.empty_like": shape.filled(0),
         "aten.new_empty_strided": shape.filled(0),
     },

@@ -226,16 +226,14 @@ VISIBLE_CHANGES = {torch.ops.aten.native_batch_norm.default: _batch_norm}
 
 # Operations that PyTorch itself defines by simpler ones, which the lowering table has.
 RESTATED = (
-    "aten.addmv",
-    "aten.addr",
-    "aten.block_diag",
-    "aten.channel_shuffle",
-    "aten.diagonal_copy",
-    "aten.pixel_shuffle",
-    "aten.pixel_unshuffle",
-    "aten.unfold_copy",
-    "aten.vdot",
-)
+    "aten._prelu_kernel", "aten._prelu_kernel_backward", "aten.addmv", "aten.addr", "aten.aminmax", "aten.block_diag",
+    "aten.celu", "aten.channel_shuffle", "aten.count_nonzero", "aten.deg2rad", "aten.diagonal_copy", "aten.dist",
+    "aten.glu", "aten.glu_backward", "aten.hardsigmoid", "aten.hardsigmoid_backward", "aten.hardswish",
+    "aten.hardswish_backward", "aten.heaviside", "aten.isin", "aten.linalg_cross", "aten.logaddexp",
+    "aten.logaddexp2", "aten.logit", "aten.logit_backward", "aten.mish", "aten.mish_backward", "aten.nansum",
+    "aten.pixel_shuffle", "aten.pixel_unshuffle", "aten.rad2deg", "aten.rot90", "aten.sinc", "aten.std_mean",
+    "aten.trace", "aten.unfold_copy", "aten.vdot", "aten.xlogy",
+)  # fmt: skip
 
 
 def _needs_data(error: BaseException) -> bool:

@@ -283,3 +283,183 @@ def sin(x: Scalar) -> Scalar:
 def cos(x: Scalar) -> Scalar:
     """cos x = sin(|x| + pi/2); NaN for infinities."""
     return _sine(x, 1, x.builder.literal(0, Reg.u32))
+
+
+# ---- powers -----------------------------------------------------------------------------------------------------
+
+THIRD_HIGH, THIRD_LOW = _hex("0x1.555556p-2"), _hex("-0x1.555556p-27")
+LOG2_E_LOW = _hex("0x1.4ae0cp-26")  # log2 e - LOG2_E
+LOG10_2_HIGH, LOG10_2_LOW = _hex("0x1.344136p-2"), _hex("-0x1.ec10c0p-27")
+
+# atanh s = s + s^3 (1/3 + s^2 ATANH(s^2)) on |s| <= 1/5: the series is as good as a fit.
+ATANH = [1 / 5, 1 / 7, 1 / 9, 1 / 11, 1 / 13]
+
+
+def _two_sum(a: Scalar, b: Scalar) -> tuple[Scalar, Scalar]:
+    """a + b and what rounding it lost, for |a| >= |b| or a = 0."""
+    s = a + b
+    return s, b - (s - a)
+
+
+def _product(a: Scalar, low: Scalar | float, x: Scalar | float, x_low: Scalar | float = 0.0) -> tuple[Scalar, Scalar]:
+    """(a + low) (x + x_low) as a product and what rounding it lost."""
+    b = a.builder
+    p = a * x
+    error = b.fma(a, x, -p)
+    error = b.fma(low, x, error)
+    return p, error if x_low == 0.0 and isinstance(x_low, float) else b.fma(a, x_low, error)
+
+
+def _log2(x: Scalar) -> tuple[Scalar, Scalar]:
+    """log2 x = high + low for 0 < x < infinity, to about 2^-31 of its size.
+
+    x = 2^e (1 + f) as in `log`; ln(1 + f) = 2 atanh(s), s = f / (2 + f), everything as a sum of two binary32.
+    """
+    b = x.builder
+    subnormal = x < _hex("0x1p-126")
+    bits = b.select(subnormal, x * _hex("0x1p23"), x).bits(Reg.u32)
+    e = (bits - _THREE_QUARTERS) & _EXPONENT
+    f = (bits - e).bits(Reg.f32) - 1.0
+    e = e - b.select(subnormal, b.literal(23 << 23, Reg.u32), 0)
+    whole = e.bits(Reg.i32).to(Reg.f32) * 2.0**-23
+    d, d_low = _two_sum(b.literal(2.0), f)
+    s = f / d
+    s_low = b.fma(-s, d_low, b.fma(-s, d, f)) / d
+    q, q_low = _product(s, s_low, s, s_low)
+    u, u_low = _two_sum(b.literal(THIRD_HIGH), b.fma(q, _horner(q, ATANH), THIRD_LOW))
+    v, v_low = _product(q, q_low, u, u_low)
+    w, w_low = _product(v, v_low, s, s_low)
+    high, low = _two_sum(s, w)
+    low = low + (s_low + w_low)
+    high, low = _product(high + high, low + low, LOG2_E, LOG2_E_LOW)
+    total, rest = _two_sum(whole, high)
+    rest = b.select(whole.equals(0.0), low, rest + low)
+    total = b.select(whole.equals(0.0), high, total)
+    return _two_sum(total, rest)
+
+
+def _exp2(high: Scalar, low: Scalar | float) -> Scalar:
+    """2^(high + low), rounded once more only where the result is subnormal."""
+    b = high.builder
+    y = high.max(-160.0).min(160.0)
+    shifted = y + MAGIC
+    n = shifted - MAGIC
+    f = (y - n) + low
+    r = _horner(f * LN2_HIGH, [1.0, 1.0, *EXP])
+    whole = shifted.bits(Reg.u32)
+    half = whole >> 1
+    r = r * _power_of_two(half) * _power_of_two(whole - half)
+    r = b.select(high >= 128.0, INFINITY, r)
+    r = b.select(high < -150.0, 0.0, r)
+    return b.select(high.equals(high), r, NAN)
+
+
+def exp2(x: Scalar) -> Scalar:
+    """2^x = 2^n e^(f ln 2), with f = x - n exact."""
+    return _exp2(x, 0.0)
+
+
+def log2(x: Scalar) -> Scalar:
+    high, _ = _log2(x)
+    return _log_special(x, high)
+
+
+def log10(x: Scalar) -> Scalar:
+    high, low = _product(*_log2(x), LOG10_2_HIGH, LOG10_2_LOW)
+    return _log_special(x, high + low)
+
+
+def pow(x: Scalar, y: Scalar, y_low: float = 0.0) -> Scalar:
+    """x^y = 2^(y log2 |x|), the exponent as a sum of two binary32; negative x have integer powers alone.
+
+    `y_low` is what y lacks of the exponent meant, for x >= 0.
+
+    x^0 and 1^y are 1 whatever the other is; all special cases are those of IEEE 754.
+    """
+    b = x.builder
+    size, bound = x.abs(), _hex("0x1.fffffep127")
+    z = y.max(-bound).min(bound)
+    high, low = _log2(size)
+    r = _exp2(*_product(high, low, z, y_low))
+    positive = y > 0.0
+    at_zero = b.select(positive, 0.0, b.literal(INFINITY))
+    at_infinity = b.select(positive, INFINITY, b.literal(0.0))
+    r = b.select(size.equals(0.0), at_zero, b.select(size.equals(INFINITY), at_infinity, r))
+    # Whether y is an integer, and an odd one: from 2^24 on all are even.
+    near = y.abs() < _hex("0x1p24")
+    whole = b.select(near, z, 0.0).to(Reg.i32)
+    integer = whole.to(Reg.f32).equals(y) | ~near
+    odd = integer & near & ~(whole & 1).equals(0)
+    negative = ~(x.bits(Reg.u32) & 0x80000000).equals(0)
+    r = b.select(odd & negative, -r, r)
+    r = b.select((x < 0.0) & ~integer & (size < INFINITY), NAN, r)
+    r = b.select(x.equals(x) & y.equals(y), r, NAN)
+    return b.select(y.equals(0.0) | x.equals(1.0), 1.0, r)
+
+
+# ---- made of the above ------------------------------------------------------------------------------------------
+
+# atan x = x + x^3 ATAN(x^2) on |x| <= tan(pi/8).
+ATAN = _f32("-0x1.555554p-2", "0x1.999918p-3", "-0x1.247ed2p-3", "0x1.c4631cp-4", "-0x1.5b2b06p-4", "0x1.848becp-5")
+TAN_EIGHTH, TAN_THREE_EIGHTHS = _hex("0x1.a8279ap-2"), _hex("0x1.3504f4p1")
+
+
+def _with_sign(size: Scalar, x: Scalar) -> Scalar:
+    """`size`, which is not negative, with the sign of x."""
+    return (size.bits(Reg.u32) | (x.bits(Reg.u32) & 0x80000000)).bits(Reg.f32)
+
+
+def tan(x: Scalar) -> Scalar:
+    """sin x / cos x; NaN for infinities."""
+    return x.builder.select(x.abs() < _hex("0x1p-12"), x, sin(x) / cos(x))
+
+
+def atan(x: Scalar) -> Scalar:
+    """|x| = tan(turn + atan t) with a turn of 0, pi/4 or pi/2, chosen so that |t| <= tan(pi/8)."""
+    b, y = x.builder, x.abs()
+    middle, outer = y > TAN_EIGHTH, y > TAN_THREE_EIGHTHS
+    t = b.select(outer, -1.0 / y, b.select(middle, (y - 1.0) / (y + 1.0), y))
+    high = b.select(outer, HALF_PI_HIGH, b.select(middle, QUARTER_PI, b.literal(0.0)))
+    low = b.select(outer, HALF_PI_LOW, b.select(middle, HALF_PI_LOW / 2, b.literal(0.0)))
+    s = t * t
+    part = b.fma(_horner(s, ATAN) * s, t, low)
+    r = b.select(middle, high + (part + t), part + t)
+    return b.select(x.equals(x) & ~x.equals(0.0), _with_sign(r, x), x)
+
+
+def atan2(y: Scalar, x: Scalar) -> Scalar:
+    """The angle of the point (x, y), by atan |y / x|; the special cases are those of C."""
+    b = x.builder
+    up, over = y.abs(), x.abs()
+    q = b.select(up.equals(over), 1.0, up / over)
+    a = b.select(up.equals(0.0), 0.0, atan(q))
+    left = ~(x.bits(Reg.u32) & 0x80000000).equals(0)
+    a = b.select(left, 2 * HALF_PI_HIGH - (a - 2 * HALF_PI_LOW), a)
+    return b.select(x.equals(x) & y.equals(y), _with_sign(a, y), NAN)
+
+
+def sinh(x: Scalar) -> Scalar:
+    """(e^x - e^-x) / 2 by e^x - 1; from 20 on e^x / 2, as two factors that do not overflow."""
+    b, y = x.builder, x.abs()
+    e = expm1(y.min(20.0))
+    root = exp(y * 0.5)
+    r = b.select(y > 20.0, (0.5 * root) * root, 0.5 * (e + e / (e + 1.0)))
+    return b.select(y < _hex("0x1p-12"), x, b.select(x.equals(x), _with_sign(r, x), x))
+
+
+def cosh(x: Scalar) -> Scalar:
+    """(e^x + e^-x) / 2; from 20 on e^|x| / 2, as two factors that do not overflow."""
+    b, y = x.builder, x.abs()
+    e = exp(y)
+    root = exp(y * 0.5)
+    return b.select(y > 20.0, (0.5 * root) * root, b.fma(0.5, e, 0.5 / e))
+
+
+def hypot(x: Scalar, y: Scalar) -> Scalar:
+    """sqrt(x^2 + y^2) as max sqrt(1 + (min / max)^2); infinite if either is, even beside NaN."""
+    b = x.builder
+    x, y = x.abs(), y.abs()
+    high, low = x.max(y), x.min(y)
+    ratio = low / high
+    r = b.select(high.equals(0.0), high, high * b.fma(ratio, ratio, 1.0).sqrt())
+    return b.select(x.equals(INFINITY) | y.equals(INFINITY), INFINITY, r)

@@ -6,6 +6,7 @@ backward, so one case exercises several entries of the table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -135,6 +136,37 @@ CASES: dict[str, Case] = {
     "sqrt": Case(torch.sqrt, (ROWS,), _positive),
     "rsqrt": Case(torch.rsqrt, (ROWS,), _positive),
     "square": Case(torch.square, (ROWS,)),
+    "rounding": Case(
+        lambda x, y: (
+            x.floor() + x.ceil() + x.trunc() + x.round() + x.round(decimals=1) + x.frac(),
+            x.remainder(y), x.fmod(y), x.detach() // y.detach(), torch.div(x, y, rounding_mode="trunc"), x % 0.7,
+        ),
+        (ROWS, ROWS),
+    ),
+    "integer division": Case(
+        lambda x, i, j: (
+            x.sum(), (i - 20) // (j + 1), (i - 20) % (-1 - j), torch.div(i - 20, 3, rounding_mode="trunc"), i.fmod(-7)
+        ),
+        ((2,),),
+        extra=_integers(50, (40,), (40,)),
+    ),
+    "copysign, extremes beside NaN": Case(
+        lambda x, y, m: (
+            x.copysign(y), x.fmax(y.masked_fill(m, math.nan)), x.fmin(y), x.hypot(y), torch.ldexp(x, (4 * y).round()),
+            x.masked_fill(m, float("nan")).nan_to_num(), (x / 0).nan_to_num(0.0, 1.0, -1.0),
+        ),
+        (ROWS, ROWS),
+        extra=_bits(*ROWS),
+    ),
+    "classes of floats": Case(
+        lambda x, y, m: (
+            (x / m).isinf(), (x / m).isposinf(), (x / m).isneginf(), x.signbit(), m.logical_xor(x > 0),
+            (y / m).isfinite(),
+        ),
+        (ROWS, ROWS),
+        extra=_bits(*ROWS),
+    ),
+    "pow by tensors": Case(lambda x, y: (x**y, x**0.3, 2.5**y, x ** -(2 * y)), (ROWS, ROWS), _positive),
     "pow": Case(lambda x: (x**3, x**0.5, x**-1, x**-1.5, x**0, x**5), (ROWS,), _positive),
     "addcmul": Case(lambda x, a, b: torch.addcmul(x, a, b, value=0.3), (ROWS, ROWS, ROWS)),
     "addcdiv": Case(lambda x, a, b: torch.addcdiv(x, a, b, value=0.3), (ROWS, ROWS, ROWS), _positive),
@@ -150,6 +182,12 @@ CASES: dict[str, Case] = {
     "log1p": Case(torch.log1p, (ROWS,), _positive),
     "sin and cos": Case(lambda x: torch.sin(x) + torch.cos(2 * x), (ROWS,), _wide),
     "erf": Case(torch.erf, (ROWS,)),
+    "powers and logarithms of 2 and 10": Case(
+        lambda x: (x.exp2(), x.log2(), x.log10(), torch.logaddexp(x, 2 * x), torch.xlogy(x, x)), (ROWS,), _positive
+    ),
+    "circular and hyperbolic": Case(
+        lambda x, y: (x.tan(), x.sinh(), x.cosh(), x.atan(), torch.atan2(x, y), torch.sinc(x)), (ROWS, ROWS)
+    ),
     # ---- comparison and choice
     "comparisons": Case(
         lambda x, y: (x == y, x != y, x < y, x <= 0, x > y, x >= 0.5, x.isnan()),
@@ -181,6 +219,41 @@ CASES: dict[str, Case] = {
     "hardtanh": Case(lambda x: F.hardtanh(x, -0.5, 0.8) + F.relu6(8 * x), (ROWS,)),
     "softplus": Case(lambda x: F.softplus(x, beta=2.0, threshold=3.0), (ROWS,)),
     "logsigmoid": Case(F.logsigmoid, (ROWS,)),
+    "shrinks": Case(lambda x: F.softshrink(x, 0.3) + F.hardshrink(x, 0.4), (ROWS,)),
+    "restated activations": Case(
+        lambda x, w: (
+            F.hardswish(4 * x) + F.hardsigmoid(4 * x) + F.mish(x) + F.celu(x, 0.7) + F.softsign(x) + F.tanhshrink(x),
+            F.prelu(x, w), F.glu(x), torch.logit(torch.sigmoid(x), 0.1),
+        ),
+        (ROWS, (1,)),
+    ),
+    # ---- sorting
+    "sort": Case(lambda x: (*x.sort(1), *x.sort(0, descending=True), x.argsort(), x.msort()), ((20, 30),)),
+    "sort of equal elements": Case(
+        lambda x: (*x.sort(dim=1, stable=True), *x.sort(dim=0, descending=True, stable=True)),
+        ((20, 30),),
+        lambda x: x.round(),
+    ),
+    "topk": Case(lambda x: (*x.topk(4, 1), *x.topk(3, 0, largest=False)), ((20, 30),)),
+    "medians": Case(
+        lambda x, m: (
+            *x.kthvalue(3, 0), x.median(), *x.median(1), *x.masked_fill(m, float("nan")).nanmedian(0),
+            *x.masked_fill(m, float("nan")).median(1), x.nanmedian(), x.quantile(0.3, 1),
+        ),
+        ((20, 30),),
+        extra=_bits(20, 30),
+    ),
+    "searchsorted": Case(
+        lambda x, e: (
+            torch.searchsorted(e.sort(1)[0].detach(), x), torch.bucketize(x, e[0].sort()[0].detach(), right=True)
+        ),
+        ((5, 9), (5, 12)),
+    ),
+    # ---- scans
+    "cumsum": Case(lambda x, i: (x.cumsum(1), x.cumsum(0), i.cumsum(0)), ((30, 700),), extra=_integers(9, (4, 5))),
+    "cumprod": Case(lambda x, i: (x.cumprod(1), i.cumprod(0)), ((5, 30),), _positive, _integers(9, (4, 5))),
+    "cumulative extremes": Case(lambda x: (*x.cummax(1), *x.cummin(0), x.logcumsumexp(1)), ((20, 30),)),
+    "prod": Case(lambda x, i: (x.prod(), x.prod(1), i.prod(0)), ((5, 9),), _positive, _integers(9, (4, 5))),
     # ---- reductions
     "sum": SumCase(lambda x: (x.sum(), x.sum(1), x.sum((0, 2), keepdim=True)), ((20, 30, 7),)),
     "mean": SumCase(lambda x: (x.mean(), x.mean(-1), x.mean((0, 2), keepdim=True)), ((20, 30, 7),)),
@@ -193,7 +266,11 @@ CASES: dict[str, Case] = {
     "any": Case(lambda x: ((x > 1).any(), (x > 0).all(1), (x > 2).any(0)), ((20, 30),)),
     "logsumexp": Case(lambda x: (x.logsumexp(1), (9 * x).logsumexp((0, 2), keepdim=True)), ((20, 30, 7),)),
     "vector norms": Case(
-        lambda x: (x.norm(), torch.linalg.vector_norm(x, dim=1), F.normalize(x, dim=-1), x.norm(1, dim=0)), ((9, 8, 7),)
+        lambda x: (x.norm(), torch.linalg.vector_norm(x, dim=1), F.normalize(x, dim=-1), x.norm(1, dim=0)),
+        ((9, 8, 7),),
+    ),
+    "norms of other orders": Case(
+        lambda x: (x.norm(3, 1), x.norm(math.inf), x.norm(0.5, 2), x.norm(-math.inf, 0), x.norm(0)), ((9, 8, 7),)
     ),
     "norm": Case(lambda x: F.pairwise_distance(x[0], x[1]), ((2, 9, 8),)),
     "softmax": Case(lambda x: F.softmax(3 * x, 1), ((20, 30, 7),)),
@@ -225,6 +302,7 @@ CASES: dict[str, Case] = {
     ),
     "l1_loss": Case(F.l1_loss, (ROWS, ROWS)),
     "smooth_l1_loss": Case(lambda x, y: F.smooth_l1_loss(x, y, beta=0.7), (ROWS, ROWS)),
+    "soft_margin_loss": Case(lambda x, y: F.soft_margin_loss(x, y.sign().detach()), (ROWS, ROWS)),
     "huber_loss": Case(lambda x, y: F.huber_loss(x, y, delta=0.7), (ROWS, ROWS)),
     "binary_cross_entropy": Case(lambda x, y: F.binary_cross_entropy(x, y.detach()), (ROWS, ROWS), _probabilities),
     "binary_cross_entropy_with_logits": Case(
@@ -251,6 +329,48 @@ CASES: dict[str, Case] = {
     "index_add": Case(
         lambda x, y, i: torch.index_add(x, 1, i, y, alpha=0.5), ((4, 6), (4, 12)), extra=_integers(6, (12,))
     ),
+    "scatter of several": Case(
+        lambda x, y, i: (x.scatter(0, i, y), x.scatter(0, i, 0.3)), ((6, 9), (8, 9)), extra=_integers(6, (8, 9))
+    ),
+    "scatter_reduce": Case(
+        lambda x, y, i: tuple(
+            x.scatter_reduce(0, i, y, reduce, include_self=own)
+            for reduce in ("sum", "mean", "amax", "amin") for own in (True, False)
+        ),
+        ((6, 9), (8, 9)),
+        extra=_integers(6, (8, 9)),
+    ),
+    "assignment": Case(
+        lambda x, y, i, m: (
+            torch.index_put(x, (i, i - 3), y[:, 0]), torch.index_put(x, (i,), y),
+            torch.index_put(x, (m,), x[0, 0].detach()), x.masked_scatter(m, y),
+            x.put(i, y[:, 0]), x.put(i, y[:, 0], accumulate=True),
+        ),
+        ((6, 9), (12, 9)),
+        extra=lambda g: [torch.randint(0, 6, (12,), generator=g), torch.rand(6, 9, generator=g) < 0.5],
+    ),
+    "index_copy": Case(
+        lambda x, y, i: (x.index_copy(1, i, y), x.index_fill(1, i, 0.5), x.take(i * 3), x.take_along_dim(i[None], 1)),
+        ((4, 6), (4, 12)),
+        extra=_integers(6, (12,)),
+    ),
+    "masked indices": Case(
+        lambda x, m, i: (
+            torch.ops.aten._unsafe_index(x, [i]), torch.ops.aten._unsafe_index_put(x, [i], x[:3], True)
+        ),
+        ((6, 9),),
+        extra=lambda g: [torch.rand(3, generator=g) < 0.5, torch.randint(0, 6, (3,), generator=g)],
+    ),
+    "restated by PyTorch": Case(
+        lambda x, y: (
+            *x.aminmax(dim=1), x.count_nonzero(), x.deg2rad() + x.rad2deg(), x.dist(y), x.detach().heaviside(y.detach()),
+            torch.isin(x, y[0]),
+            torch.linalg.cross(x[:, :3], y[:, :3]), x.logaddexp2(y), x.nansum(1), x.rot90(), *torch.std_mean(x, 1),
+            x.clone().zero_() + x, x[:, :9].trace(), torch.diagonal_copy(x),
+        ),
+        (ROWS, ROWS),
+    ),
+    "unfold": Case(lambda x: (x.unfold(0, 3, 2), x.unfold(1, 2, 1)), ((7, 5),)),
     "unsafe_index": Case(  # what interpolation becomes in PyTorch before 2.10
         lambda x: torch.ops.aten._unsafe_index(x, [None, torch.tensor([4, 0, 4, 1])]), (ROWS,)
     ),
@@ -298,7 +418,9 @@ CASES: dict[str, Case] = {
         ((4, 5),),
     ),
     "assembled": Case(
-        lambda x: torch.empty_like(x).copy_(x * 2) + x.new_zeros(4, 5).add_(x) + torch.empty(4, 5).copy_(x), ((4, 5),)
+        lambda x: torch.empty_like(x).copy_(x * 2) + x.new_zeros(4, 5).add_(x) + torch.empty(4, 5).copy_(x)
+        + torch.empty_strided((4, 5), (5, 1)).copy_(x),
+        ((4, 5),),
     ),
     "as_strided": Case(lambda x: (2 * x).as_strided((10, 2), (2, 1)).detach(), ((4, 5),)),
 }  # fmt: skip

@@ -1,4 +1,7 @@
-"""Embedding, gather and indexing by integer tensors; their derivatives are ordered scatters."""
+"""Embedding, gather and indexing by integer tensors; their derivatives are ordered scatters.
+
+Where several elements are assigned to one place, the last of them in row-major order of the source stays.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,15 @@ import numpy as np
 
 from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend.context import Context, Number, Operand
-from gensyn_verify.program import Dtype, Scalar, TensorType, Value
+from gensyn_verify.program import Dtype, Reg, Scalar, TensorType, Value
+
+
+def moved(c: Context, x: Value, axis: int, to: int) -> Value:
+    """x with one axis at another place; the others keep their order."""
+    rank = len(x.shape)
+    axes = [a for a in range(rank) if a != axis % rank]
+    axes.insert(to % rank, axis % rank)
+    return c.g.permute(x, axes)
 
 
 def embedding(
@@ -41,34 +52,115 @@ def gather(c: Context, x: Operand, dim: int, index: Operand, sparse: bool = Fals
     if not x.shape:
         return c.g.reshape(c.g.gather(c.g.reshape(x, (1,)), index), c.type.shape)
     flat = c.g.reshape(x, (x.type.elements,))
-    return c.g.gather(flat, _along(c, x.shape, dim % len(x.shape), index))
+    return c.g.gather(flat, along(c, x.shape, dim % len(x.shape), index))
 
 
 def scatter_add(c: Context, x: Operand, dim: int, index: Operand, source: Operand) -> Value:
     """x with source[.., i, ..] added at [.., index[.., i, ..], ..] along one axis, in ascending source order."""
-    x, index, source = c.value(x), c.value(index), c.value(source)
-    n = x.type.elements
-    source = c.g.slice(source, (0,) * len(index.shape), index.shape)
-    flat = _along(c, x.shape, dim % len(x.shape), index)
-    added = c.g.scatter_add(c.g.reshape(source, (-1,)), c.g.reshape(flat, (-1,)), n)
+    x, index = c.value(x), c.value(index)
+    flat = _scattered(c, x, dim, index)
+    added = c.g.scatter_add(_source(c, c.value(source), index), flat, x.type.elements)
     return c.map(lambda x, s: x + s, x, c.g.reshape(added, x.shape), out=x.type)
 
 
-def scatter(c: Context, x: Operand, dim: int, index: Operand, source: Operand) -> Value:
+def scatter(c: Context, x: Operand, dim: int, index: Operand, source: Operand, reduce: str | None = None) -> Value:
     """x with a number, or source[.., i, ..], in place of [.., index[.., i, ..], ..] along one axis."""
     x, index = c.value(x), c.value(index)
-    if not isinstance(source, (int, float)) and index.shape and index.shape[dim] != 1:
-        raise CaptureError("assignment through an index tensor has no order for equal indices and is not supported")
-    ones = c.g.full(index.shape, 1.0)
-    zeros = c.g.full(x.shape, 0.0)
-    hits = scatter_add(c, zeros, dim, index, ones)
-    if isinstance(source, (int, float)):
-        return c.g.map(lambda n, x: x.builder.select(n > 0.0, source, x), hits, x, dtype=x.dtype)
-    values = c.cast(scatter_add(c, zeros, dim, index, c.value(source)), x.dtype)
-    return c.g.map(lambda n, v, x: x.builder.select(n > 0.0, v, x), hits, values, x, dtype=x.dtype)
+    if reduce is not None:
+        raise CaptureError(f"scatter with reduce={reduce!r} is not supported; use scatter_reduce")
+    flat = _scattered(c, x, dim, index)
+    if not isinstance(source, (int, float)):
+        source = c.cast(_source(c, c.value(source), index), x.dtype)
+    return c.g.reshape(_assigned(c, c.g.reshape(x, (-1,)), flat, source), x.shape)
 
 
-def _along(c: Context, shape: Sequence[int], dim: int, index: Value) -> Value:
+def scatter_reduce(
+    c: Context, x: Operand, dim: int, index: Operand, source: Operand, reduce: str, include_self: bool = True
+) -> Value:
+    """sum, mean, amax or amin of what goes to one place, or, where anything goes, without x; no products."""
+    x, index = c.value(x), c.value(index)
+    flat, source = _scattered(c, x, dim, index), _source(c, c.value(source), index)
+    own, n = c.g.reshape(x, (-1,)), x.type.elements
+    if reduce in ("sum", "mean"):
+        found = c.g.scatter_add(source, flat, n)
+    elif reduce in ("amax", "amin"):
+        found = _extremes(c, source, flat, n, reduce == "amax")
+    else:
+        raise CaptureError(f"reduce={reduce!r} is not supported: sum, mean, amax and amin are")
+    hits = c.g.scatter_add(c.g.full(flat.shape, 1, Dtype.i32), flat, n)
+
+    def combine(own: Scalar, found: Scalar, hits: Scalar) -> Scalar:
+        b = own.builder
+        if reduce == "mean":
+            count = (hits + int(include_self)).to(Reg.f32)
+            return b.select(hits.equals(0), own, (own + found if include_self else found) / count)
+        if include_self:
+            found = {"sum": own + found, "amax": own.max(found), "amin": own.min(found)}[reduce]
+        return b.select(hits.equals(0), own, found)
+
+    return c.g.reshape(c.g.map(combine, own, found, hits, dtype=x.dtype), x.shape)
+
+
+def _scattered(c: Context, x: Value, dim: int, index: Value) -> Value:
+    """The places in row-major order of x, one an element of `index`, in a row."""
+    if not x.shape:
+        return c.g.reshape(index, (-1,))
+    if not index.shape:
+        index = c.g.reshape(index, (1,) * len(x.shape))
+    return c.g.reshape(along(c, x.shape, dim % len(x.shape), index), (-1,))
+
+
+def _source(c: Context, source: Value, index: Value) -> Value:
+    """The elements of `source` that `index` has places for, in a row."""
+    return c.g.reshape(c.g.slice(source, (0,) * len(source.shape), index.shape or source.shape), (-1,))
+
+
+def _assigned(c: Context, rows: Value, index: Value, source: Value | float) -> Value:
+    """`rows` with row index[i] replaced by source[i], or by a number; the last of equal indices stays."""
+    n = rows.shape[0]
+    wide = (-1, *[1] * (len(rows.shape) - 1))
+    if not isinstance(source, Value):
+        hits = c.g.reshape(c.g.scatter_add(c.g.full(index.shape, 1, Dtype.i32), index, n), wide)
+        return c.g.map(
+            lambda n, x: x.builder.select(n.equals(0), x, float(source) if x.reg is Reg.f32 else int(source)),
+            hits, rows, dtype=rows.dtype,
+        )  # fmt: skip
+    last = c.g.reshape(_last(c, c.g.sort(index), index, n), wide)
+    found = c.g.gather(source, c.map(lambda i: i - 1, c.g.reshape(last, (-1,)), out=TensorType(Dtype.i32, (n,))))
+    return c.g.map(lambda i, f, x: x.builder.select(i.equals(0), x, f), last, found, rows, dtype=rows.dtype)
+
+
+def _last(c: Context, order: Value, index: Value, n: int) -> Value:
+    """For each of n places 1 + the last position, in `order`, of those whose index is that place; 0 if there is none.
+
+    `order` has positions of equal indices next to each other.
+    """
+    count = index.shape[0]
+    if count == 0:
+        return c.g.full((n,), 0, Dtype.i32)
+    places = c.g.gather(index, order)
+    following = c.g.pad(c.g.slice(places, (1,), (count - 1,)), (0,), (1,), fill_bits=0xFFFFFFFF)
+    ends = c.map(lambda p, q: p.builder.select(p.equals(q), -1, p), places, following, out=places.type)
+    return c.g.scatter_add(c.map(lambda i: i + 1, order, out=order.type), ends, n)
+
+
+def _extremes(c: Context, source: Value, index: Value, n: int, largest: bool) -> Value:
+    """The largest (least) of what goes to each of n places, NaN if any is; sorted by value, then by place."""
+    by_value = c.g.sort(source)
+    if not largest:
+        count = source.shape[0]
+        by_value = c.g.slice(by_value, (max(count - 1, 0),), (count,), (-1,))
+    by_place = c.g.sort(c.g.gather(index, by_value))
+    last = _last(c, c.g.gather(by_value, by_place), index, n)
+    found = c.g.gather(source, c.map(lambda i: i - 1, last, out=last.type))
+    if largest or not source.dtype.is_float:
+        return found
+    nans = c.map(lambda v: (~v.equals(v)).to(Reg.i32), source, out=index.type, compute=Reg.f32)
+    return c.g.map(lambda n, f: f.builder.select(n.equals(0), f, math.nan), c.g.scatter_add(nans, index, n), found,
+                   dtype=source.dtype)  # fmt: skip
+
+
+def along(c: Context, shape: Sequence[int], dim: int, index: Value) -> Value:
     """Positions in row-major order of a tensor of `shape` that `index` selects along `dim`; -1 where outside."""
     strides = [math.prod(shape[a + 1 :]) for a in range(len(shape))]
     rest = np.zeros(index.shape, np.int64)
@@ -100,19 +192,37 @@ def index(c: Context, x: Operand, indices: Sequence[Operand | None]) -> Value:
 def index_put(
     c: Context, x: Operand, indices: Sequence[Operand | None], values: Operand, accumulate: bool = False
 ) -> Value:
-    """x with `values` added at x[..., i, j, ...]: the derivative of `index`."""
-    if not accumulate:
-        raise CaptureError("assignment through integer tensors has no order for equal indices and is not supported")
+    """x with `values` at x[..., i, j, ...], or added there (ascending source order): the derivative of `index`."""
     x = c.value(x)
+    mask = c.value(indices[0]) if indices[0] is not None else None
+    if mask is not None and mask.dtype is Dtype.boolean and len(indices) == 1 and not accumulate:
+        return _fill_masked(c, x, mask, values)
     first, given, flat = _joined(c, x.shape, indices)
     n, k, rank = len(flat.shape), len(given), len(x.shape)
     lead, rest = x.shape[:first], x.shape[first + k :]
     values = c.g.broadcast(c.value(values), (*lead, *flat.shape, *rest))
     front = [*range(first, first + n), *range(first), *range(first + n, len(values.shape))]
-    added = c.g.scatter_add(c.g.permute(values, front), flat, math.prod(x.shape[first : first + k]))
-    added = c.g.reshape(added, (*x.shape[first : first + k], *lead, *rest))
+    values = c.g.permute(values, front)
     back = [*range(k, k + first), *range(k), *range(k + first, rank)]
-    return c.elementwise(lambda x, a: x + a, x, c.g.permute(added, back))
+    count = math.prod(x.shape[first : first + k])
+    if accumulate:
+        added = c.g.reshape(c.g.scatter_add(values, flat, count), (*x.shape[first : first + k], *lead, *rest))
+        return c.map(lambda x, a: x + a, x, c.g.permute(added, back), out=x.type)
+    order = [*range(first, first + k), *range(first), *range(first + k, rank)]
+    rows = c.g.reshape(c.g.permute(x, order), (count, *lead, *rest))
+    source = c.g.reshape(c.cast(values, x.dtype), (flat.type.elements, *lead, *rest))
+    result = _assigned(c, rows, c.g.reshape(flat, (-1,)), source)
+    return c.g.permute(c.g.reshape(result, (*x.shape[first : first + k], *lead, *rest)), back)
+
+
+def _fill_masked(c: Context, x: Value, mask: Value, values: Operand) -> Value:
+    """x with one number, or one slice, wherever the mask over its first axes is true."""
+    values, rank = c.cast(c.value(values), x.dtype), len(mask.shape)
+    inner = values.shape if len(values.shape) <= len(x.shape) - rank else values.shape[1:]
+    if len(values.shape) > len(inner) and values.shape[0] != 1:
+        raise CaptureError("assignment of a tensor by a boolean mask depends on how many are true; use torch.where")
+    mask = c.g.reshape(mask, (*mask.shape, *[1] * (len(x.shape) - rank)))
+    return c.g.map(lambda m, v, x: x.builder.select(m, v, x), mask, c.g.reshape(values, inner), x, dtype=x.dtype)
 
 
 def _joined(c: Context, shape: Sequence[int], indices: Sequence[Operand | None]) -> tuple[int, list[Value], Value]:
@@ -141,15 +251,119 @@ def _joined(c: Context, shape: Sequence[int], indices: Sequence[Operand | None])
 
 def index_add(c: Context, x: Operand, dim: int, index: Operand, source: Operand, alpha: Number = 1) -> Value:
     """x with alpha source[.., i, ..] added at [.., index[i], ..], in ascending source order."""
-    x, source = c.value(x), c.value(source)
-    dim %= len(x.shape)
-    front = [dim, *(a for a in range(len(x.shape)) if a != dim)]
-    added = c.g.scatter_add(c.g.permute(source, front), c.value(index), x.shape[dim])
-    back = [front.index(a) for a in range(len(x.shape))]
-    return c.elementwise(lambda x, a: x + (a if alpha == 1 else a * alpha), x, c.g.permute(added, back))
+    x, rows, index = _by_rows(c, x, dim, index)
+    source = _source_rows(c, source, dim, rows, index)
+    added = c.g.scatter_add(source, index, rows.shape[0])
+    added = c.g.reshape(moved(c, added, 0, dim) if x.shape else added, x.shape)
+    return c.elementwise(lambda x, a: x + (a if alpha == 1 else a * alpha), x, added)
+
+
+def index_copy(c: Context, x: Operand, dim: int, index: Operand, source: Operand) -> Value:
+    """x with source[.., i, ..] at [.., index[i], ..]."""
+    x, rows, index = _by_rows(c, x, dim, index)
+    result = _assigned(c, rows, index, c.cast(_source_rows(c, source, dim, rows, index), x.dtype))
+    return c.g.reshape(moved(c, result, 0, dim), x.shape)
+
+
+def index_fill(c: Context, x: Operand, dim: int, index: Operand, fill: Operand) -> Value:
+    """x with a number at [.., index[i], ..]."""
+    x, rows, index = _by_rows(c, x, dim, index)
+    if isinstance(fill, Value):
+        fill = c.g.broadcast(c.cast(fill, x.dtype), (*index.shape, *rows.shape[1:]))
+    elif not isinstance(fill, (int, float)):
+        fill = fill.item()
+    return c.g.reshape(moved(c, _assigned(c, rows, index, fill), 0, dim), x.shape)
+
+
+def _by_rows(c: Context, x: Operand, dim: int, index: Operand) -> tuple[Value, Value, Value]:
+    """x, x with `dim` in front (a scalar is a row of one), and the index in a row; negative ones count from the end."""
+    x, index = c.value(x), c.value(index)
+    rows = moved(c, x, dim, 0) if x.shape else c.g.reshape(x, (1,))
+    n = rows.shape[0]
+    index = c.map(lambda i: i.builder.select(i < 0, i + n, i), c.g.reshape(index, (-1,)),
+                  out=TensorType(Dtype.i32, (index.type.elements,)))  # fmt: skip
+    return x, rows, index
+
+
+def _source_rows(c: Context, source: Operand, dim: int, rows: Value, index: Value) -> Value:
+    source = c.value(source)
+    if source.shape and len(source.shape) == len(rows.shape):
+        source = moved(c, source, dim, 0)
+    return c.g.reshape(source, (*index.shape, *rows.shape[1:]))
 
 
 def index_select(c: Context, x: Operand, dim: int, which: Operand) -> Value:
+    x, rows, index = _by_rows(c, x, dim, which)
+    picked = c.g.gather(rows, index)
+    return c.g.reshape(moved(c, picked, 0, dim) if x.shape else picked, c.type.shape)
+
+
+def take(c: Context, x: Operand, index: Operand) -> Value:
+    """x as a row, at `index`; negative numbers count from the end."""
+    _, rows, flat = _by_rows(c, c.g.reshape(c.value(x), (-1,)), 0, index)
+    return c.g.reshape(c.g.gather(rows, flat), c.type.shape)
+
+
+def put(c: Context, x: Operand, index: Operand, source: Operand, accumulate: bool = False) -> Value:
+    """x as a row with `source` at `index`, or added there."""
     x = c.value(x)
-    indices: list[Operand | None] = [None] * (dim % len(x.shape)) + [which]
-    return index(c, x, indices)
+    flat = c.g.reshape(x, (-1,))
+    values = c.g.reshape(c.value(source), (-1,))
+    return c.g.reshape(index_put(c, flat, [c.g.reshape(c.value(index), (-1,))], values, accumulate), x.shape)
+
+
+def masked_scatter(c: Context, x: Operand, mask: Operand, source: Operand) -> Value:
+    """x with the elements of `source`, one after the other, where the mask is true."""
+    x, mask = c.value(x), c.g.broadcast(c.value(mask), c.type.shape)
+    flags = c.cast(c.g.reshape(mask, (-1,)), Dtype.i32)
+    (count,) = c.g.scan(lambda s, f: s + f, [c.g.full((), 0, Dtype.i32)], [flags])
+    at = c.map(lambda n: n - 1, count, out=count.type)
+    found = c.g.reshape(c.g.gather(c.g.reshape(c.cast(source, x.dtype), (-1,)), at), c.type.shape)
+    return c.g.map(lambda m, f, x: x.builder.select(m, f, x), mask, found, x, dtype=x.dtype)
+
+
+def masked_scatter_backward(c: Context, grad: Operand, mask: Operand, sizes: Sequence[int]) -> Value:
+    """The gradients where the mask is true, one after the other, then zeros."""
+    grad = c.value(grad)
+    mask = c.g.broadcast(c.value(mask), grad.shape)
+    flags = c.cast(c.g.reshape(mask, (-1,)), Dtype.i32)
+    (count,) = c.g.scan(lambda s, f: s + f, [c.g.full((), 0, Dtype.i32)], [flags])
+    at = c.map(lambda n, f: n.builder.select(f.equals(0), -1, n - 1), count, flags, out=count.type)
+    found = c.g.scatter_add(c.g.reshape(grad, (-1,)), at, math.prod(sizes))
+    return c.cast(c.g.reshape(found, c.type.shape), c.type.dtype)
+
+
+def bucketize(c: Context, x: Operand, edges: Operand, *, out_int32: bool = False, right: bool = False) -> Value:
+    """How many of the ascending edges are below x (with right: not above it): by comparing with all."""
+    return searchsorted(c, edges, x, right=right)
+
+
+def searchsorted(
+    c: Context,
+    edges: Operand,
+    x: Operand,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Operand | None = None,
+) -> Value:
+    """How many of the ascending edges are below x (with right: not above it): by comparing with all, NaN last."""
+    if sorter is not None:
+        raise CaptureError("searchsorted with a sorter is not supported: gather the edges first")
+    right = right or side == "right"
+    edges, x = c.value(edges), c.value(x, Dtype.f32)
+    n = edges.shape[-1]
+    if len(edges.shape) > 1:
+        edges = c.g.reshape(edges, (*edges.shape[:-1], 1, n))
+    wide = TensorType(Dtype.i32, (*x.shape, n))
+
+    def below(e: Scalar, x: Scalar) -> Scalar:
+        """Not `x before e` (right), or `e before x`, where NaN comes last."""
+        hit = (e <= x) if right else (e < x)
+        if e.reg is Reg.f32:
+            hit = hit | (~x.equals(x) if right else (~x.equals(x) & e.equals(e)))
+        return hit.to(Reg.i32)
+
+    flags = c.map(below, edges, c.g.reshape(x, (*x.shape, 1)), out=wide, compute=c.promoted(edges, x))
+    return c.sum(flags, (len(x.shape),))

@@ -196,3 +196,13 @@ def bce_backward(
         return (slope * w[0] if w else slope) * share
 
     return c.elementwise(f, grad, p, y, *(() if weight is None else (weight,)))
+
+
+def soft_margin(x: Scalar, y: Scalar) -> Scalar:
+    """log(1 + exp(-x y)), from the side on which exp does not overflow."""
+    z = -x * y
+    return z.max(0.0) + functions.log1p(functions.exp(-z.abs()))
+
+
+def soft_margin_slope(x: Scalar, y: Scalar) -> Scalar:
+    return -y * functions.sigmoid(-x * y)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend.context import Context, Number, Operand, ScalarFunction, nan_of
-from gensyn_verify.program import Reg, Scalar, Value, activations, functions
+from gensyn_verify.program import Reg, Scalar, Value, activations, functions, rounding
 
 Rule = Callable[..., Any]
 
@@ -49,10 +53,10 @@ def mul(c: Context, x: Operand, y: Operand) -> Value:
 
 
 def div(c: Context, x: Operand, y: Operand, rounding_mode: str | None = None) -> Value:
-    """Quotient, always of floats; rounding modes are not supported."""
+    """Quotient of floats; with a rounding mode rounded to an integer, for integers too."""
     if rounding_mode is None:
         return c.elementwise(lambda x, y: x / y, x, y)
-    raise CaptureError(f"rounding_mode={rounding_mode!r} is not supported")
+    return c.elementwise(rounding.floor_div if rounding_mode == "floor" else rounding.trunc_div, x, y)
 
 
 def addcmul(c: Context, x: Operand, a: Operand, b: Operand, value: Number = 1) -> Value:
@@ -73,11 +77,17 @@ def lerp(c: Context, x: Operand, y: Operand, weight: Operand) -> Value:
     return c.elementwise(f, x, y, weight)
 
 
-def pow_scalar(c: Context, x: Operand, exponent: Number) -> Value:
-    """Integer powers by repeated multiplication up to 64, halves by a square root; no other exponent."""
-    doubled = exponent * 2
-    if not float(doubled).is_integer() or abs(exponent) > 64 or (not c.type.dtype.is_float and exponent < 0):
-        raise CaptureError(f"exponent {exponent} is not supported: integers from -64 to 64 and halves are")
+def power(c: Context, x: Operand, exponent: Operand) -> Value:
+    """Integer powers by repeated multiplication up to 64, halves by a square root, all others by `functions.pow`."""
+    if isinstance(exponent, Tensor) and exponent.dim() == 0:
+        exponent = exponent.item()
+    doubled = exponent * 2 if isinstance(exponent, (int, float)) else math.nan
+    if not float(doubled).is_integer() or abs(doubled) > 128:
+        if not c.type.dtype.is_float:
+            raise CaptureError("integers to the power of a tensor or of a large number are not supported")
+        return c.elementwise(functions.pow, x, exponent)
+    if not c.type.dtype.is_float and doubled < 0:
+        raise CaptureError(f"integers to the power {exponent} are not supported")
     whole, half = divmod(abs(int(doubled)), 2)
 
     def f(x: Scalar) -> Scalar | float | int:
@@ -91,7 +101,7 @@ def pow_scalar(c: Context, x: Operand, exponent: Number) -> Value:
             power = x.sqrt() if power is None else power * x.sqrt()
         if power is None:
             return 1
-        result: Scalar = 1.0 / power if exponent < 0 else power
+        result: Scalar = 1.0 / power if doubled < 0 else power
         return result
 
     return c.elementwise(f, x)
@@ -150,6 +160,52 @@ def negate(x: Scalar) -> Scalar:
     return -x if x.reg is Reg.f32 else 0 - x
 
 
+def logical_xor(c: Context, x: Operand, y: Operand) -> Value:
+    return c.elementwise(lambda x, y: x ^ y, x, y, compute=Reg.boolean)
+
+
+def classify(f: ScalarFunction) -> Rule:
+    """A boolean about each float."""
+    return lambda c, x: c.elementwise(f, x, compute=Reg.f32)
+
+
+def prefer_number(largest: bool) -> Rule:
+    """fmax, fmin: the other operand where one is NaN."""
+
+    def f(x: Scalar, y: Scalar) -> Scalar:
+        b = x.builder
+        return b.select(x.equals(x), b.select(y.equals(y), x.max(y) if largest else x.min(y), x), y)
+
+    return pointwise(f)
+
+
+def nan_to_num(
+    c: Context, x: Operand, nan: Number | None = None, top: Number | None = None, bottom: Number | None = None
+) -> Value:
+    """Given numbers in place of NaN (default 0) and of the infinities (default the largest finite numbers)."""
+    if not c.type.dtype.is_float:
+        return c.value(x)
+    largest = float(np.finfo(np.float32).max)
+    ends = [largest if top is None else top, -largest if bottom is None else bottom]
+
+    def f(x: Scalar) -> Scalar:
+        b = x.builder
+        x = b.select(x.equals(math.inf), ends[0], b.select(x.equals(-math.inf), ends[1], x))
+        return b.select(x.equals(x), x, nan or 0.0)
+
+    return c.elementwise(f, x)
+
+
+def round_decimals(c: Context, x: Operand, decimals: int = 0) -> Value:
+    """To the nearest integer, ties to even; with decimals, of x times a power of ten, divided by it."""
+    scale = 10.0 ** abs(decimals)
+    if decimals == 0:
+        return c.elementwise(rounding.round_even, x)
+    if decimals > 0:
+        return c.elementwise(lambda x: rounding.round_even(x * scale) / scale, x)
+    return c.elementwise(lambda x: rounding.round_even(x / scale) * scale, x)
+
+
 def logical_not(c: Context, x: Operand) -> Value:
     return c.elementwise(lambda x: ~x, x, compute=Reg.boolean)
 
@@ -159,6 +215,19 @@ def is_nan(c: Context, x: Operand) -> Value:
 
 
 # ---- activations and their derivatives --------------------------------------------------------------------------
+
+
+def softshrink(c: Context, x: Operand, level: Number = 0.5) -> Value:
+    def f(x: Scalar) -> Scalar:
+        b = x.builder
+        return b.select(x > level, x - level, b.select(x < -level, x + level, b.select(x.equals(x), 0.0, x)))
+
+    return c.elementwise(f, x)
+
+
+def shrink_backward(c: Context, grad: Operand, x: Operand, level: Number) -> Value:
+    """The gradient where |x| > level (or x is NaN), else 0."""
+    return c.elementwise(lambda g, x: g.builder.select(x.abs() <= level, 0.0, g), grad, x)
 
 
 def threshold_backward(c: Context, grad: Operand, x: Operand, threshold: Number) -> Value:

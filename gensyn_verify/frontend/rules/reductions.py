@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend.context import Context, Number, Operand, axes_of
+from gensyn_verify.frontend.rules import scans
+from gensyn_verify.frontend.rules.indexing import moved
 from gensyn_verify.program import Dtype, Reg, Scalar, TensorType, Value, activations, functions
 from gensyn_verify.program.types import Shape
 
@@ -72,7 +74,10 @@ def extreme(name: str, with_position: bool = False) -> Any:
     def rule(c: Context, x: Operand, dim: Any = None, keepdim: bool = False) -> Any:
         x = c.value(x)
         axes = axes_of(dim, len(x.shape))
+        if x.dtype is Dtype.boolean:
+            x = c.cast(x, Dtype.i32)
         best = c.g.reduce(name, x, axes, keepdim) if axes else x
+        best = c.cast(best, c.type.dtype)
         if not with_position:
             return best
         return best, c.g.reduce(f"arg{name}", x, axes, keepdim) if axes else c.g.full((), 0, Dtype.i32)
@@ -124,7 +129,7 @@ def _quantifier(c: Context, name: str, x: Operand, dim: Any, keepdim: bool) -> V
 def vector_norm(
     c: Context, x: Operand, ord: Number = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> Value:
-    """The 1-norm: sum of absolute values; the 2-norm: square root of the sum of squares."""
+    """Of every order: sums of absolute values, squares or powers, or the largest (least) absolute value; 0 counts."""
     x = _float(c, x)
     axes = axes_of(dim, len(x.shape))
     wide = TensorType(Dtype.f32, x.shape)
@@ -132,7 +137,14 @@ def vector_norm(
         return c.cast(c.sum(c.map(lambda x: x.abs(), x, out=wide), axes, keepdim), c.type.dtype)
     if ord == 2:
         return c.elementwise(lambda s: s.sqrt(), c.sum(c.map(lambda x: x * x, x, out=wide), axes, keepdim))
-    raise CaptureError(f"the norm of order {ord} is not supported: 1 and 2 are")
+    if math.isinf(ord):
+        sizes = c.map(lambda x: x.abs(), x, out=wide)
+        return c.cast(c.g.reduce("max" if ord > 0 else "min", sizes, axes, keepdim) if axes else sizes, c.type.dtype)
+    if ord == 0:
+        return c.cast(c.sum(c.map(lambda x: (~x.equals(0.0)).to(Reg.f32), x, out=wide), axes, keepdim), c.type.dtype)
+    powers = c.sum(c.map(lambda x: functions.pow(x.abs(), x.builder.literal(float(ord))), x, out=wide), axes, keepdim)
+    inverse = float(np.float32(1 / ord))
+    return c.elementwise(lambda s: functions.pow(s, s.builder.literal(inverse), 1 / ord - inverse), powers)
 
 
 def norm(
@@ -211,3 +223,15 @@ def log_softmax_backward(c: Context, grad: Operand, y: Operand, dim: int, dtype:
 
 def _wide(a: Value, b: Value) -> Shape:
     return a.shape if len(a.shape) >= len(b.shape) and a.type.elements >= b.type.elements else b.shape
+
+
+def product(c: Context, x: Operand, dim: int | None = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    """The last of the running products along the axis."""
+    x = c.value(x)
+    rows = c.g.reshape(x, (x.type.elements,)) if dim is None or not x.shape else moved(c, x, dim, 0)
+    n = rows.shape[0]
+    if n == 0:
+        return c.g.full(c.type.shape, 1, c.type.dtype)
+    running = scans.products(c, c.cast(rows, Dtype.f32 if c.type.dtype.is_float else Dtype.i32), 0)
+    last = c.g.slice(running, [n - 1, *[0] * (len(rows.shape) - 1)], [1, *rows.shape[1:]])
+    return c.cast(c.g.reshape(last, c.type.shape), c.type.dtype)
