@@ -12,7 +12,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.c tests/native/*.cpp exampl
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo test lint format test-isas test-sanitize test-aarch64 test-exhaustive test-fuzz test-models bench wheel clean
+.PHONY: demo test lint format test-isas test-opinfo test-sanitize test-aarch64 test-exhaustive test-fuzz test-models bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -38,6 +38,10 @@ test-isas: $(VENV)/.dev
 	  echo "GENSYN_VERIFY_ISA=$$isa"; \
 	  GENSYN_VERIFY_ISA=$$isa $(BIN)/pytest -q -n auto tests/backends $(ARGS) || exit 1; \
 	done
+
+# PyTorch's own samples of its operations, all of them; `test` takes one an operation. ARGS picks, e.g. ARGS="-k sort".
+test-opinfo: $(VENV)/.dev
+	GENSYN_VERIFY_OPINFO=all $(BIN)/pytest -n auto tests/frontend/test_opinfo.py $(ARGS)
 
 # The same bits on another processor: NEON and portable kernels under qemu-user (see the script for what it needs).
 test-aarch64: $(VENV)/.dev

@@ -363,7 +363,8 @@ CASES: dict[str, Case] = {
     ),
     "restated by PyTorch": Case(
         lambda x, y: (
-            *x.aminmax(dim=1), x.count_nonzero(), x.deg2rad() + x.rad2deg(), x.dist(y), x.detach().heaviside(y.detach()),
+            *x.aminmax(dim=1), x.count_nonzero(), x.deg2rad() + x.rad2deg(), x.dist(y),
+            x.detach().heaviside(y.detach()),
             torch.isin(x, y[0]),
             torch.linalg.cross(x[:, :3], y[:, :3]), x.logaddexp2(y), x.nansum(1), x.rot90(), *torch.std_mean(x, 1),
             x.clone().zero_() + x, x[:, :9].trace(), torch.diagonal_copy(x),
