@@ -1,6 +1,6 @@
 """Training tasks that every machine must commit to alike.
 
-`machine` uses all seven node kinds, every dtype and the published functions, and needs no torch: a convolutional and
+`machine` uses seven of the nine node kinds (not sort and scan), every dtype and the published functions, and needs no torch: a convolutional and
 embedding classifier with dropout, layer normalisation and momentum. Where torch is there, `mlp` and `cnn` are captured
 from PyTorch. As a script:
 
