@@ -1,8 +1,8 @@
 """Training tasks that every machine must commit to alike.
 
-`machine` uses seven of the nine node kinds (not sort and scan), every dtype and the published functions, and needs no torch: a convolutional and
-embedding classifier with dropout, layer normalisation and momentum. Where torch is there, `mlp` and `cnn` are captured
-from PyTorch. As a script:
+`machine` uses seven of the nine node kinds (not sort and scan), every dtype and the published functions, and needs no
+torch: a convolutional and embedding classifier with dropout, layer normalisation and momentum. Where torch is there,
+`mlp` and `cnn` are captured from PyTorch. As a script:
 
     machine_task.py write FOLDER             the task bundles, one a name
     machine_task.py solve FOLDER [FLAG ...]  solves them all once a flag, and prints the run commitments and the machine

@@ -85,7 +85,7 @@ def trunc_div(x: Scalar, y: Scalar) -> Scalar:
 
 
 def floor_div(x: Scalar, y: Scalar) -> Scalar:
-    """floor(x / y): of floats, the integer nearest to (x - remainder) / y; division by zero is x / y."""
+    """floor(x / y): of floats, the integer nearest to (x - remainder) / y; a quotient that is infinite is x / y."""
     b = x.builder
     if x.reg is not Reg.f32:
         q = trunc_div(x, y)
@@ -97,7 +97,8 @@ def floor_div(x: Scalar, y: Scalar) -> Scalar:
     whole = floor(q)
     whole = b.select(q - whole > 0.5, whole + 1.0, whole)
     whole = b.select(q.equals(0.0), copysign(0.0, x / y), whole)
-    return b.select(y.equals(0.0), x / y, whole)
+    overflows = (x.abs() < INFINITY) & (x / y).abs().equals(INFINITY)
+    return b.select(y.equals(0.0) | overflows, x / y, whole)
 
 
 def _size(x: Scalar) -> Scalar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import fx
@@ -9,7 +10,7 @@ from torch import fx
 from gensyn_verify.frontend.lowering import SUBJECTS, TABLE
 from gensyn_verify.frontend.trace import RESTATED, recorded
 from tests.frontend import layers, operations
-from tests.frontend.comparison import Array, Engine, check_accuracy
+from tests.frontend.comparison import Array, Engine, check_accuracy, graph_of
 
 CASES = operations.CASES | layers.CASES
 SEEDS = (0, 1, 2, 3)
@@ -66,3 +67,16 @@ def test_every_restated_operation_is_tested_and_restated() -> None:
         called |= names(recorded(lambda *t, c=case, n=n: c.with_gradients(t[:n], t[n:]), *case.examples(0)))
         left |= names(case.graph)
     assert set(RESTATED) <= called - left
+
+
+def test_no_operation_is_in_two_subjects() -> None:
+    assert len(TABLE) == sum(map(len, SUBJECTS.values()))
+
+
+def test_floor_division_at_the_edges_is_that_of_pytorch() -> None:
+    inf = float("inf")
+    x = torch.tensor([1.0, -1.0, 1.0, -1.0, inf, 0.0, 1.0, 5.0, -5.0, 3e38])
+    y = torch.tensor([1e-40, 1e-40, -1e-40, -1e-40, 2.0, 0.0, 0.0, 2.0, 2.0, 1e-10])
+    weights = [torch.ones(len(x))]
+    found = Engine(graph_of(torch.floor_divide, [x, y], 0, weights), [x, y, *weights], "cpu")([x, y, *weights])
+    np.testing.assert_array_equal(found[0], torch.floor_divide(x, y).numpy())

@@ -12,7 +12,7 @@ import warnings
 
 import pytest
 
-from tests.frontend.opinfo import LEFT_OUT, OPERATIONS, Sample, check, samples
+from tests.frontend.opinfo import LEFT_OUT, OPERATIONS, ROUNDING, Sample, check, samples
 
 SAMPLES = None if os.environ.get("GENSYN_VERIFY_OPINFO") == "all" else 1
 STRIDE = 3  # the first samples are often scalars
@@ -36,7 +36,8 @@ def test_what_is_left_out_cannot_be_taken_in(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reasons = list(failures if SAMPLES is None else itertools.islice(failures, SAMPLES))
-    assert reasons, "every sample passes: take the operation off LEFT_OUT"
+    # How PyTorch rounds depends on the machine.
+    assert reasons or reason is ROUNDING, "every sample passes: take the operation off LEFT_OUT"
     for text in reasons:
         assert re.search(pattern, text), f"not because of {reason}"
 
