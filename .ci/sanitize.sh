@@ -61,4 +61,5 @@ cp "$build"/gcc/_native*.so "$build/package/gensyn_verify/"
 plain=$("$python" -c "import sys; print(sys._base_executable)")
 packages=$("$python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so.6)" ASAN_OPTIONS=detect_leaks=0 \
-    PYTHONSAFEPATH=1 PYTHONPATH=$build/package:$packages "$plain" -m pytest -q -n auto -p no:cacheprovider "${tests[@]}"
+    PYTHONSAFEPATH=1 PYTHONPATH=$build/package:$packages "$plain" -m pytest -q -n auto -p no:cacheprovider \
+    -o pythonpath=tests "${tests[@]}"
