@@ -107,7 +107,8 @@ assert platform.machine() == 'aarch64' and _native.supported_isas() == ['neon', 
 # ---- vectors, and kernels against the definition
 
 say "vectors and definition, ${isas[*]}"
-emulated neon -P -m pytest -q -p no:cacheprovider -c "$root/pyproject.toml" --rootdir "$root" -o addopts= -o pythonpath=tests \
+emulated neon -P -m pytest -q -p no:cacheprovider -c "$root/pyproject.toml" --rootdir "$root" \
+    -o addopts= -o pythonpath=tests \
     "$root"/tests/backends/test_{vectors,threads,dot,reduce,map,gather_random}.py --durations=15 \
     -k "not (agree_on or fork or sizes_beyond or threads_split or random_ or every_pair or rows_are_gathered)"
 

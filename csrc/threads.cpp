@@ -141,7 +141,8 @@ class Pool {
             tasks_ = tasks;
             next_.store(0, std::memory_order_relaxed);
             open_.store(true);
-            for (Worker& w : workers_) w.placement.move_off(w.thread.native_handle(), Placement::here());
+            const int here = Placement::here();
+            for (Worker& w : workers_) w.placement.move_off(w.thread.native_handle(), here);
             generation_.fetch_add(1, std::memory_order_release);
         }
         wake_.notify_all();

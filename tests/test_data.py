@@ -15,7 +15,7 @@ pyarrow = pytest.importorskip("pyarrow")
 import gensyn_verify as gv  # noqa: E402
 from gensyn_verify import data  # noqa: E402
 from gensyn_verify.errors import CaptureError  # noqa: E402
-from gensyn_verify.protocol import store, task  # noqa: E402
+from gensyn_verify.protocol import store  # noqa: E402
 
 ROWS = 40
 X = np.random.default_rng(0).standard_normal((ROWS, 3, 2)).astype(np.float32)
@@ -124,7 +124,6 @@ def test_large_data_stay_on_the_disk_and_give_the_same_run(tmp_path: Path, monke
     capture((X, Y), tmp_path / "task")
     wanted = gv.solve(gv.open_task(tmp_path / "task"), tmp_path / "read")
     monkeypatch.setattr(store, "MAPPED", 1)
-    monkeypatch.setattr(task, "MAPPED", 1)
     opened = gv.open_task(tmp_path / "task", memory_limit=4000)
     assert not opened._group("data")["x"].flags.owndata
     found = gv.solve(opened, tmp_path / "mapped")

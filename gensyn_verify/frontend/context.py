@@ -194,6 +194,21 @@ class Context:
         shape = [d + min(lo, 0) + min(hi, 0) for d, lo, hi in zip(x.shape, low, high, strict=True)]
         return self.g.slice(x, [max(-n, 0) for n in low], shape)
 
+    def moved(self, x: Value, axis: int, to: int) -> Value:
+        """x with one axis at another place; the others keep their order."""
+        rank = len(x.shape)
+        axes = [a for a in range(rank) if a != axis % rank]
+        axes.insert(to % rank, axis % rank)
+        return self.g.permute(x, axes)
+
+    def repeated(self, x: Value, times: Sequence[int]) -> Value:
+        """Each element of the last axes repeated: times[0] times along the first of them, and so on."""
+        lead, size = x.shape[: -len(times)], x.shape[-len(times) :]
+        once = [n for d in size for n in (d, 1)]
+        wide = [n for pair in zip(size, times, strict=True) for n in pair]
+        spread = self.g.broadcast(self.g.reshape(x, (*lead, *once)), (*lead, *wide))
+        return self.g.reshape(spread, (*lead, *(d * t for d, t in zip(size, times, strict=True))))
+
     def random_words(self, shape: Sequence[int]) -> Value:
         """Fresh u32 words that depend on the seed and the step alone."""
         if self._seed is None:

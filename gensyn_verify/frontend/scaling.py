@@ -18,7 +18,7 @@ import torch
 
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.errors import CaptureError
-from gensyn_verify.frontend.gradients import FLT_MAX, Gradients, choose, largest
+from gensyn_verify.frontend.gradients import FLT_MAX, Gradients, largest
 from gensyn_verify.frontend.tensors import holds, to_array
 from gensyn_verify.program import Dtype, ProgramBuilder, Reg, Scalar, TensorType, Value
 
@@ -127,4 +127,4 @@ def read(loss_scale: float | torch.amp.GradScaler | None) -> float | Scaler | No
     return float(loss_scale)
 
 
-__all__ = ["SKIPPED", "WINDOW", "Scaler", "Scaling", "choose", "read", "unscale"]
+__all__ = ["WINDOW", "Scaler", "Scaling", "read", "unscale"]

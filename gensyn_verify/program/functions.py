@@ -187,15 +187,20 @@ def _log_special(x: Scalar, r: Scalar) -> Scalar:
     return b.select(x > 0.0, b.select(x < INFINITY, r, x), b.select(x.equals(0.0), b.literal(-INFINITY), NAN))
 
 
-def log(x: Scalar) -> Scalar:
-    """ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f), -1/4 <= f < 1/2."""
+def _split(x: Scalar) -> tuple[Scalar, Scalar]:
+    """e and f of x = 2^e (1 + f), -1/4 <= f < 1/2, for 0 < x < infinity; e is an i32 in units of 2^-23."""
     b = x.builder
     subnormal = x < _hex("0x1p-126")
     bits = b.select(subnormal, x * _hex("0x1p23"), x).bits(Reg.u32)
     e = (bits - _THREE_QUARTERS) & _EXPONENT
     f = (bits - e).bits(Reg.f32) - 1.0
     e = e - b.select(subnormal, b.literal(23 << 23, Reg.u32), 0)
-    return _log_special(x, _log(e.bits(Reg.i32), f))
+    return e.bits(Reg.i32), f
+
+
+def log(x: Scalar) -> Scalar:
+    """ln x = e ln 2 + ln(1 + f)."""
+    return _log_special(x, _log(*_split(x)))
 
 
 def log1p(x: Scalar) -> Scalar:
@@ -313,15 +318,11 @@ def _product(a: Scalar, low: Scalar | float, x: Scalar | float, x_low: Scalar | 
 def _log2(x: Scalar) -> tuple[Scalar, Scalar]:
     """log2 x = high + low for 0 < x < infinity, to about 2^-31 of its size.
 
-    x = 2^e (1 + f) as in `log`; ln(1 + f) = 2 atanh(s), s = f / (2 + f), everything as a sum of two binary32.
+    With x = 2^e (1 + f), ln(1 + f) = 2 atanh(s), s = f / (2 + f), everything as a sum of two binary32.
     """
     b = x.builder
-    subnormal = x < _hex("0x1p-126")
-    bits = b.select(subnormal, x * _hex("0x1p23"), x).bits(Reg.u32)
-    e = (bits - _THREE_QUARTERS) & _EXPONENT
-    f = (bits - e).bits(Reg.f32) - 1.0
-    e = e - b.select(subnormal, b.literal(23 << 23, Reg.u32), 0)
-    whole = e.bits(Reg.i32).to(Reg.f32) * 2.0**-23
+    e, f = _split(x)
+    whole = e.to(Reg.f32) * 2.0**-23
     d, d_low = _two_sum(b.literal(2.0), f)
     s = f / d
     s_low = b.fma(-s, d_low, b.fma(-s, d, f)) / d

@@ -78,11 +78,15 @@ class TensorStore:
             return False
         return True
 
+    def maps(self, type: TensorType) -> bool:
+        """Whether `get` leaves a tensor of this type on the disk when asked to."""
+        return type.nbytes >= MAPPED and isinstance(self.folder, LocalFolder)
+
     def get(self, type: TensorType, root: bytes, what: str, mapped: bool = False) -> Array:
         """The tensor; `what` names it in errors. Raises MissingDataError, BundleError, or ContentMismatchError.
 
-        A `mapped` one, if it is large and in a local folder, is a read-only memory map of the file, checked like any
-        other; whoever can write into the folder while it is used can change it.
+        A `mapped` one, where `maps` says so, is a read-only memory map of the file, checked like any other; whoever can
+        write into the folder while it is used can change it.
         """
         name, start = file_name(root, type), header(type)
         where = f"{self.folder.url}: {what} ({name})"
@@ -93,7 +97,7 @@ class TensorStore:
                 found = file.read(len(start))
                 if found != start:
                     raise BundleError(f"{where}: header {found[8:60]!r}... expected {start[8:].rstrip()!r}")
-                if mapped and type.nbytes >= MAPPED and isinstance(self.folder, LocalFolder):
+                if mapped and self.maps(type):
                     memory = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
                     array: Array = np.frombuffer(memory, CARRIER[type.dtype], offset=len(start)).reshape(type.shape)
                 else:

@@ -13,7 +13,6 @@ that a contract can open one (`Task.leaves`). Format: docs/formats.md.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,11 +29,11 @@ from gensyn_verify.program.merkle import leaf_digest, merkle_path, merkle_root
 from gensyn_verify.program.program import MAX_NODES, Node, Program
 from gensyn_verify.program.types import TensorType
 from gensyn_verify.protocol import manifest as m
-from gensyn_verify.protocol.folder import Folder, LocalFolder, MissingDataError, open_folder, read
+from gensyn_verify.protocol.folder import Folder, MissingDataError, open_folder, read
 from gensyn_verify.protocol.limits import check_memory
 from gensyn_verify.protocol.roots import group_root, roots_of
 from gensyn_verify.protocol.sampler import MAX_BATCH, MAX_ROWS, Sampler
-from gensyn_verify.protocol.store import MAPPED, TensorStore
+from gensyn_verify.protocol.store import TensorStore
 
 FORMAT = "gensyn_verify.task"
 VERSION = 1
@@ -332,9 +331,8 @@ def open_task(path: str | os.PathLike[str] | Folder, memory_limit: int | None = 
     except MalformedError as error:
         kind = type(error) if isinstance(error, BundleError) else BundleError
         raise kind(f"{where}: {error}") from None
-    tensors = [*task.data_types.values(), *task.schedule_types.values()]
-    mapped = MAPPED if isinstance(folder, LocalFolder) else math.inf
-    check_memory(program, sum(t.nbytes for t in tensors if t.nbytes < mapped), memory_limit, folder.url)
+    tensors = [t for t in task.data_types.values() if not task.store.maps(t)] + [*task.schedule_types.values()]
+    check_memory(program, sum(t.nbytes for t in tensors), memory_limit, folder.url)
     return task
 
 

@@ -106,6 +106,14 @@ class Member:
             return int(self.state["step"]) if "step" in self.state else 0
         return int(any(self.state.get(slot) is not None for slot in self.slots))
 
+    def fresh(self, slot: str) -> Tensor:
+        """A slot before the first update, laid out as torch would."""
+        own, p = self.slots[slot], self.parameter.detach()
+        if own.shape is None and own.dtype is None:
+            return torch.full_like(p, own.fill, memory_format=torch.preserve_format)
+        shape = p.shape if own.shape is None else own.shape
+        return torch.full(shape, own.fill, dtype=p.dtype if own.dtype is None else TORCH_DTYPE[own.dtype])
+
     def slot_type(self, slot: str, parameter: TensorType) -> TensorType:
         own = self.slots[slot]
         shape = parameter.shape if own.shape is None else own.shape
@@ -178,12 +186,10 @@ class Update:
         """Slots by state name, from the optimizers' own state where they have one."""
         found = {}
         for m in self.members:
-            for slot, own in m.slots.items():
+            for slot in m.slots:
                 tensor = m.state.get(slot)
                 if tensor is None:
-                    shape = m.parameter.shape if own.shape is None else own.shape
-                    dtype = m.parameter.dtype if own.dtype is None else TORCH_DTYPE[own.dtype]
-                    tensor = torch.full(shape, own.fill, dtype=dtype)
+                    tensor = m.fresh(slot)
                 found[f"optim.{slot}.{m.name}"] = to_array(tensor, f"optimizer slot {slot} of {m.name}")
         return found
 
@@ -203,10 +209,9 @@ class Update:
                     own["step"] = torch.tensor(0.0)
                 own["step"].fill_(m.taken + updates)
             for slot in m.slots:
-                array = state[f"optim.{slot}.{m.name}"]
                 if own.get(slot) is None:
-                    own[slot] = _empty(m, slot, array)
-                write_array(array, own[slot])
+                    own[slot] = m.fresh(slot)
+                write_array(state[f"optim.{slot}.{m.name}"], own[slot])
 
     def holds(self, state: Mapping[str, Array]) -> bool:
         """Whether the torch optimizers have exactly the slots of an engine state; those not filled yet are left out."""
@@ -273,14 +278,6 @@ class Update:
                 updated[m.name], following = family.update(g, settings, numbers, p, gradients[m.name], dict(own))
             slots.update({f"optim.{s}.{m.name}": (own[s], following[s]) for s in own})
         return updated, slots
-
-
-def _empty(m: Member, slot: str, array: Array) -> Tensor:
-    """A tensor for a slot, laid out as torch would."""
-    own = m.slots[slot]
-    if own.shape is None and own.dtype is None:
-        return torch.zeros_like(m.parameter.detach(), memory_format=torch.preserve_format)
-    return torch.zeros(array.shape, dtype=m.parameter.dtype if own.dtype is None else TORCH_DTYPE[own.dtype])
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------

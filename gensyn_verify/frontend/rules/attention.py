@@ -11,6 +11,7 @@ import torch
 
 from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend.context import Context, Number, Operand
+from gensyn_verify.frontend.rules.reductions import inverse_of, shifted
 from gensyn_verify.program import Dtype, Scalar, TensorType, Value, functions
 
 
@@ -47,11 +48,8 @@ def attention(
     if dropout:
         raise CaptureError("the CPU kernel of attention has no dropout; leave the choice of a kernel to PyTorch")
     s = _scores(c, c.value(q), c.value(k), causal, attn_mask, scale)
-    top = c.g.reduce("max", s, (3,), True)
-    powers = c.map(lambda s, m: functions.exp(s - m), s, top, out=s.type)
-    total = c.sum(powers, (3,), True)
-    inverse = c.map(lambda t: 1.0 / t, total, out=total.type)
-    weights = c.map(lambda p, i: p * i, powers, inverse, out=s.type)
+    top, powers, total = shifted(c, s, 3)
+    weights = c.map(lambda p, i: p * i, powers, inverse_of(c, total), out=s.type)
     logs = c.map(lambda t, m: functions.log(t) + m, total, top, out=total.type)
     return c.dot(weights, c.value(v), c.type.dtype), c.cast(c.g.reshape(logs, c.types[1].shape), c.types[1].dtype)
 

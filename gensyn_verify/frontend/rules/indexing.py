@@ -15,14 +15,6 @@ from gensyn_verify.frontend.context import Context, Number, Operand
 from gensyn_verify.program import Dtype, Reg, Scalar, TensorType, Value
 
 
-def moved(c: Context, x: Value, axis: int, to: int) -> Value:
-    """x with one axis at another place; the others keep their order."""
-    rank = len(x.shape)
-    axes = [a for a in range(rank) if a != axis % rank]
-    axes.insert(to % rank, axis % rank)
-    return c.g.permute(x, axes)
-
-
 def embedding(
     c: Context,
     weight: Operand,
@@ -254,7 +246,7 @@ def index_add(c: Context, x: Operand, dim: int, index: Operand, source: Operand,
     x, rows, index = _by_rows(c, x, dim, index)
     source = _source_rows(c, source, dim, rows, index)
     added = c.g.scatter_add(source, index, rows.shape[0])
-    added = c.g.reshape(moved(c, added, 0, dim) if x.shape else added, x.shape)
+    added = c.g.reshape(c.moved(added, 0, dim) if x.shape else added, x.shape)
     return c.elementwise(lambda x, a: x + (a if alpha == 1 else a * alpha), x, added)
 
 
@@ -262,7 +254,7 @@ def index_copy(c: Context, x: Operand, dim: int, index: Operand, source: Operand
     """x with source[.., i, ..] at [.., index[i], ..]."""
     x, rows, index = _by_rows(c, x, dim, index)
     result = _assigned(c, rows, index, c.cast(_source_rows(c, source, dim, rows, index), x.dtype))
-    return c.g.reshape(moved(c, result, 0, dim), x.shape)
+    return c.g.reshape(c.moved(result, 0, dim), x.shape)
 
 
 def index_fill(c: Context, x: Operand, dim: int, index: Operand, fill: Operand) -> Value:
@@ -272,13 +264,13 @@ def index_fill(c: Context, x: Operand, dim: int, index: Operand, fill: Operand) 
         fill = c.g.broadcast(c.cast(fill, x.dtype), (*index.shape, *rows.shape[1:]))
     elif not isinstance(fill, (int, float)):
         fill = fill.item()
-    return c.g.reshape(moved(c, _assigned(c, rows, index, fill), 0, dim), x.shape)
+    return c.g.reshape(c.moved(_assigned(c, rows, index, fill), 0, dim), x.shape)
 
 
 def _by_rows(c: Context, x: Operand, dim: int, index: Operand) -> tuple[Value, Value, Value]:
     """x, x with `dim` in front (a scalar is a row of one), and the index in a row; negative ones count from the end."""
     x, index = c.value(x), c.value(index)
-    rows = moved(c, x, dim, 0) if x.shape else c.g.reshape(x, (1,))
+    rows = c.moved(x, dim, 0) if x.shape else c.g.reshape(x, (1,))
     n = rows.shape[0]
     index = c.map(lambda i: i.builder.select(i < 0, i + n, i), c.g.reshape(index, (-1,)),
                   out=TensorType(Dtype.i32, (index.type.elements,)))  # fmt: skip
@@ -288,14 +280,14 @@ def _by_rows(c: Context, x: Operand, dim: int, index: Operand) -> tuple[Value, V
 def _source_rows(c: Context, source: Operand, dim: int, rows: Value, index: Value) -> Value:
     source = c.value(source)
     if source.shape and len(source.shape) == len(rows.shape):
-        source = moved(c, source, dim, 0)
+        source = c.moved(source, dim, 0)
     return c.g.reshape(source, (*index.shape, *rows.shape[1:]))
 
 
 def index_select(c: Context, x: Operand, dim: int, which: Operand) -> Value:
     x, rows, index = _by_rows(c, x, dim, which)
     picked = c.g.gather(rows, index)
-    return c.g.reshape(moved(c, picked, 0, dim) if x.shape else picked, c.type.shape)
+    return c.g.reshape(c.moved(picked, 0, dim) if x.shape else picked, c.type.shape)
 
 
 def take(c: Context, x: Operand, index: Operand) -> Value:

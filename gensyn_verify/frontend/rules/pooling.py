@@ -221,11 +221,7 @@ def avg_pool_backward(
     w = Windows.of(c.type.shape[-rank:], grad.shape[-rank:], kernel, stride, padding, (1,))
     share = c.map(lambda g, n: g / n, grad, _shares(c, _counts(w, count_pad), divisor), out=grad.type)
     if w.apart:
-        lead = grad.shape[:-rank]
-        once = [n for o in w.out for n in (o, 1)]
-        wide = [n for pair in zip(w.out, w.kernel, strict=True) for n in pair]
-        spread = c.g.broadcast(c.g.reshape(share, (*lead, *once)), (*lead, *wide))
-        return w.cut(c, c.g.reshape(spread, (*lead, *(o * k for o, k in zip(w.out, w.kernel, strict=True)))))
+        return w.cut(c, c.repeated(share, w.kernel))
     low = [k - 1 - p for k, p in zip(w.kernel, w.padding, strict=True)]
     length = [(o - 1) * s + 1 for o, s in zip(w.out, w.stride, strict=True)]
     high = [n + k - 1 - m - lo for n, k, m, lo in zip(w.size, w.kernel, length, low, strict=True)]

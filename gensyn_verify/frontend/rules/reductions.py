@@ -10,7 +10,6 @@ from torch import Tensor
 
 from gensyn_verify.frontend.context import Context, Number, Operand, axes_of
 from gensyn_verify.frontend.rules import scans
-from gensyn_verify.frontend.rules.indexing import moved
 from gensyn_verify.program import Dtype, Reg, Scalar, TensorType, Value, activations, functions
 from gensyn_verify.program.types import Shape
 
@@ -156,28 +155,27 @@ def norm(
 # ---- softmax: max, subtract, exp, sum, multiply by 1/sum --------------------------------------------------------
 
 
-def _shifted(c: Context, x: Value, dim: int) -> tuple[Value, Value, Value, TensorType]:
-    """Maxima, exp(x - max), their sums, and the f32 type of x."""
+def shifted(c: Context, x: Value, dim: int) -> tuple[Value, Value, Value]:
+    """Maxima, exp(x - max) and their sums, all f32."""
     axes = axes_of(dim, len(x.shape))
-    wide = TensorType(Dtype.f32, x.shape)
     top = c.cast(c.g.reduce("max", x, axes, True) if axes else x, Dtype.f32)
-    powers = c.map(lambda x, m: functions.exp(x - m), x, top, out=wide)
-    return top, powers, c.sum(powers, axes, True), wide
+    powers = c.map(lambda x, m: functions.exp(x - m), x, top, out=TensorType(Dtype.f32, x.shape))
+    return top, powers, c.sum(powers, axes, True)
 
 
 def softmax(c: Context, x: Operand, dim: int, half_to_float: bool = False) -> Value:
-    _, powers, sums, _ = _shifted(c, _float(c, x), dim)
-    return c.elementwise(lambda p, i: p * i, powers, _inverse(c, sums))
+    _, powers, sums = shifted(c, _float(c, x), dim)
+    return c.elementwise(lambda p, i: p * i, powers, inverse_of(c, sums))
 
 
 def safe_softmax(c: Context, x: Operand, dim: int, dtype: Any = None) -> Value:
     """Softmax, and zeros where every value is -infinity."""
-    top, powers, sums, _ = _shifted(c, _float(c, x), dim)
-    inverse = _inverse(c, sums)
+    top, powers, sums = shifted(c, _float(c, x), dim)
+    inverse = inverse_of(c, sums)
     return c.elementwise(lambda p, i, m: p.builder.select(m.equals(-math.inf), 0.0, p * i), powers, inverse, top)
 
 
-def _inverse(c: Context, sums: Value) -> Value:
+def inverse_of(c: Context, sums: Value) -> Value:
     """One division a row: a wide product is several times as fast as a wide division."""
     return c.map(lambda s: 1.0 / s, sums, out=sums.type)
 
@@ -185,7 +183,7 @@ def _inverse(c: Context, sums: Value) -> Value:
 def log_softmax(c: Context, x: Operand, dim: int, half_to_float: bool = False) -> Value:
     """(x - max) - log(sum of exp(x - max))."""
     x = _float(c, x)
-    top, _, sums, _ = _shifted(c, x, dim)
+    top, _, sums = shifted(c, x, dim)
     logs = c.map(functions.log, sums, out=sums.type)
     return c.elementwise(lambda x, m, log: (x - m) - log, x, top, logs)
 
@@ -228,7 +226,7 @@ def _wide(a: Value, b: Value) -> Shape:
 def product(c: Context, x: Operand, dim: int | None = None, keepdim: bool = False, dtype: Any = None) -> Value:
     """The last of the running products along the axis."""
     x = c.value(x)
-    rows = c.g.reshape(x, (x.type.elements,)) if dim is None or not x.shape else moved(c, x, dim, 0)
+    rows = c.g.reshape(x, (x.type.elements,)) if dim is None or not x.shape else c.moved(x, dim, 0)
     n = rows.shape[0]
     if n == 0:
         return c.g.full(c.type.shape, 1, c.type.dtype)

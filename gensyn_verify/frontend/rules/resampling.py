@@ -59,21 +59,17 @@ class Stencil:
 
 def along(c: Context, x: Value, axis: int, stencil: Stencil) -> Value:
     """The stencil along one axis; in f32, except where elements only move."""
-    rank = len(x.shape)
-    axis %= rank
     index, weight = stencil.tables()
-    front = [axis, *(a for a in range(rank) if a != axis)]
-    back = [front.index(a) for a in range(rank)]
-    rows = c.g.permute(x, front)
+    rows = c.moved(x, axis, 0)
     if index.shape[0] == 1 and (weight == 1).all():
-        return c.g.permute(c.g.gather(rows, c.indices(index[0])), back)
+        return c.moved(c.g.gather(rows, c.indices(index[0])), 0, axis)
     picked = c.g.gather(rows, c.indices(index))  # [taps, size, ...]
-    share = c.constant(torch.from_numpy(weight.reshape(*weight.shape, *(1,) * (rank - 1))))
+    share = c.constant(torch.from_numpy(weight.reshape(*weight.shape, *(1,) * (len(x.shape) - 1))))
     # An element without weight plays no part, whatever it is.
     terms = c.map(
         lambda x, w: x.builder.select(w.equals(0.0), 0.0, x * w), picked, share, out=TensorType(Dtype.f32, picked.shape)
     )
-    return c.g.permute(c.sum(terms, (0,)), back)
+    return c.moved(c.sum(terms, (0,)), 0, axis)
 
 
 def _each_axis(c: Context, x: Operand, stencils: Sequence[Stencil]) -> Value:
@@ -197,12 +193,7 @@ def upsample(make: Make, rank: int) -> Rule:
         x = c.value(x)
         stencils = _stencils(make, rank, x.shape, c.type.shape, options)
         times = _repetitions(stencils)
-        if times is None:
-            return _each_axis(c, x, stencils)
-        lead = x.shape[:-rank]
-        once = [n for s in stencils for n in (s.length, 1)]
-        wide = [n for s, t in zip(stencils, times, strict=True) for n in (s.length, t)]
-        return c.g.reshape(c.g.broadcast(c.g.reshape(x, (*lead, *once)), (*lead, *wide)), c.type.shape)
+        return _each_axis(c, x, stencils) if times is None else c.repeated(x, times)
 
     return rule
 

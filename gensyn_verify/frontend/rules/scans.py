@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from gensyn_verify.frontend.context import Context, Operand
-from gensyn_verify.frontend.rules.indexing import moved
 from gensyn_verify.program import Dtype, Scalar, Value, functions
 
 
@@ -23,9 +22,9 @@ def _scan(
     """`step` along `dim`; what it carries has that axis where x has it."""
     if not x.shape:
         x, dim = c.g.reshape(x, (1,)), 0
-    rows = moved(c, x, dim, 0)
+    rows = c.moved(x, dim, 0)
     found = c.g.scan(step, initial, [rows, *more], rows.shape)
-    return tuple(moved(c, v, 0, dim) for v in found)
+    return tuple(c.moved(v, 0, dim) for v in found)
 
 
 def _shaped(c: Context, x: Value, result: int = 0) -> Value:

@@ -192,9 +192,8 @@ def unfold(c: Context, x: Operand, dim: int, size: int, step: int) -> Value:
     if not x.shape:
         return c.g.reshape(x, c.type.shape)
     dim %= len(x.shape)
-    rest = [a for a in range(len(x.shape)) if a != dim]
-    windows = c.g.window(c.g.permute(x, [*rest, dim]), (size,), (step,), (1,))  # [*rest, size, windows]
-    n = len(rest)
+    windows = c.g.window(c.moved(x, dim, -1), (size,), (step,), (1,))  # [*rest, size, windows]
+    n = len(x.shape) - 1
     return c.g.permute(windows, [*range(dim), n + 1, *range(dim, n), n])
 
 
@@ -208,7 +207,7 @@ def unfold_backward(c: Context, grad: Operand, sizes: Sequence[int], dim: int, s
     rows = c.g.permute(grad, [dim, last, *(a for a in range(last) if a != dim)])
     index = c.indices(np.arange(grad.shape[dim])[:, None] * step + np.arange(size))
     added = c.g.scatter_add(rows, index, sizes[dim])
-    return c.cast(c.g.permute(added, [*range(1, dim + 1), 0, *range(dim + 1, len(sizes))]), c.type.dtype)
+    return c.cast(c.moved(added, 0, dim), c.type.dtype)
 
 
 # ---- diagonals --------------------------------------------------------------------------------------------------
@@ -228,14 +227,14 @@ def diagonal(c: Context, x: Operand, offset: int = 0, a: int = 0, b: int = 1) ->
     front, places = _diagonal(x.shape, offset, a, b)
     rows = c.g.permute(x, front)
     picked = c.g.gather(c.g.reshape(rows, (rows.shape[0] * rows.shape[1], *rows.shape[2:])), c.indices(places))
-    return c.g.permute(picked, [*range(1, len(picked.shape)), 0])
+    return c.moved(picked, 0, -1)
 
 
 def diagonal_backward(c: Context, grad: Operand, sizes: Sequence[int], offset: int, a: int, b: int) -> Value:
     """Zeros with the gradient on the diagonal."""
     grad = c.value(grad)
     front, places = _diagonal(sizes, offset, a, b)
-    rows = c.g.permute(grad, [len(grad.shape) - 1, *range(len(grad.shape) - 1)])
+    rows = c.moved(grad, -1, 0)
     placed = c.cast(c.g.scatter_add(rows, c.indices(places), sizes[front[0]] * sizes[front[1]]), grad.dtype)
     placed = c.g.reshape(placed, [sizes[axis] for axis in front])
     return c.g.permute(placed, [front.index(axis) for axis in range(len(sizes))])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gensyn_verify.frontend.context import Context, Operand
-from gensyn_verify.frontend.rules.indexing import along, moved
+from gensyn_verify.frontend.rules.indexing import along
 from gensyn_verify.program import Dtype, Reg, TensorType, Value
 
 
@@ -36,7 +36,7 @@ def _part(c: Context, rows: Value, start: int, n: int) -> Value:
 def _chosen(c: Context, rows: Value, order: Value, dim: int) -> tuple[Value, Value]:
     """Values and positions as PyTorch returns them: the axis back at `dim`, or removed if it holds one element."""
     values = c.g.gather(c.g.reshape(rows, (rows.type.elements,)), along(c, rows.shape, len(rows.shape) - 1, order))
-    results = (moved(c, v, -1, dim) if len(v.shape) == len(c.type.shape) else v for v in (values, order))
+    results = (c.moved(v, -1, dim) if len(v.shape) == len(c.type.shape) else v for v in (values, order))
     first, second = (c.g.reshape(v, c.type.shape) for v in results)
     return first, second
 
@@ -44,7 +44,7 @@ def _chosen(c: Context, rows: Value, order: Value, dim: int) -> tuple[Value, Val
 def _rows(c: Context, x: Operand, dim: int) -> Value:
     """x with `dim` last; a scalar is a row of one."""
     x = c.value(x)
-    return moved(c, x, dim, -1) if x.shape else c.g.reshape(x, (1,))
+    return c.moved(x, dim, -1) if x.shape else c.g.reshape(x, (1,))
 
 
 def sort(
