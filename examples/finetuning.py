@@ -38,7 +38,7 @@ def pretrained(lora: bool = False, **options: Any) -> nn.Module:
         from peft import LoraConfig, get_peft_model
 
         adapters = LoraConfig(task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=["query", "value"])
-        model = get_peft_model(model, adapters)  # type: ignore[arg-type]
+        model = get_peft_model(model, adapters)
     return model.train()
 
 
@@ -62,7 +62,7 @@ def sentences(length: int = 24) -> dict[str, Tensor]:
 
 
 def loss_fn(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return model(**batch).loss  # type: ignore[no-any-return]
+    return model(**batch).loss
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ class Attention(nn.Module):
         x = F.scaled_dot_product_attention(
             rotate(q, cos, sin), rotate(k, cos, sin), v, dropout_p=dropout, is_causal=True
         )
-        return self.out(x.transpose(1, 2).reshape(n, t, width))  # type: ignore[no-any-return]
+        return self.out(x.transpose(1, 2).reshape(n, t, width))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.drop(self.attention(self.norm1(x), cos, sin))
-        return x + self.drop(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
+        return x + self.drop(self.mlp(self.norm2(x)))
 
 
 class GPT(nn.Module):
@@ -83,7 +83,7 @@ class GPT(nn.Module):
         x = self.drop(self.words(tokens))
         for block in self.blocks:
             x = block(x, self.cos, self.sin)
-        return self.head(self.norm(x))  # type: ignore[no-any-return]
+        return self.head(self.norm(x))
 
 
 def loss_fn(scores: Tensor, targets: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ def functional(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> fx.GraphMo
     restated = get_decompositions([getattr(torch.ops.aten, name.removeprefix("aten.")) for name in RESTATED])
     trace = make_fx(
         functionalize(pure, remove="mutations"),
-        decomposition_table=restated,  # type: ignore[arg-type]
+        decomposition_table=restated,  # type: ignore[arg-type]  # keyed by overloads, as get_decompositions gives it
         tracing_mode="fake",
         _allow_non_fake_inputs=True,
     )

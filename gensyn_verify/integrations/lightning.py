@@ -30,7 +30,7 @@ GRADIENT_HOOKS = (
 )  # fmt: skip
 
 
-class EngineStrategy(SingleDeviceStrategy):  # type: ignore[misc]
+class EngineStrategy(SingleDeviceStrategy):  # type: ignore[misc]  # its base has no types where it is not installed
     """Trains a LightningModule on the CPU with reproducible kernels, and records the run in the folder `record`.
 
     `training_step` is captured once, with the first batch, and its loss, optimizer and the Trainer's gradient clipping

@@ -20,7 +20,7 @@ from gensyn_verify.frontend import Step, compile
 from gensyn_verify.protocol.record import record as recording
 
 
-class EngineTrainer(Trainer):  # type: ignore[misc]
+class EngineTrainer(Trainer):  # type: ignore[misc]  # its base has no types where it is not installed
     """A transformers.Trainer whose training steps run on reproducible kernels, recorded in the folder `record`.
 
     The loss is that of `compute_loss`, clipping is `max_grad_norm`, dropout follows `seed` of the arguments. The first

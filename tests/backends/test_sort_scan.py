@@ -10,7 +10,7 @@ from native import check_against_reference
 from strategies import broadcastable, random_tensor, scalar_programs, storage
 
 from gensyn_verify import backends
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, Scalar, TensorType, ops
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, Scalar, ScalarProgram, TensorType, ops
 from gensyn_verify.program.program import Input, Node, Output
 
 NUMBERS = [d for d in Dtype if d is not Dtype.boolean]
@@ -76,9 +76,9 @@ def test_any_scalar_program_is_scanned(data: st.DataObject) -> None:
     check_against_reference(program, {i.name: random_tensor(rng, i.type.dtype, i.type.shape) for i in program.inputs})
 
 
-def _can_be_scanned(scalar: object) -> bool:
-    outputs = scalar.output_types  # type: ignore[attr-defined]
-    return scalar.inputs[: len(outputs)] == outputs  # type: ignore[attr-defined]
+def _can_be_scanned(scalar: ScalarProgram) -> bool:
+    outputs = scalar.output_types
+    return scalar.inputs[: len(outputs)] == outputs
 
 
 def _mean_and_count(mean: Scalar, count: Scalar, x: Scalar) -> tuple[Scalar, Scalar]:

@@ -74,6 +74,17 @@ class Transformer(nn.Module):
         return self.head(self.layer(self.words(x)).mean(1))  # type: ignore[no-any-return]
 
 
+class TiedWords(nn.Module):
+    """An embedding of 50 words that is also the output layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(50, 16)
+        self.mix = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 50, bias=False)
+        self.head.weight = self.words.weight
+
+
 @dataclass(frozen=True)
 class Task:
     """A model, its loss and its batches; everything follows from the seed."""

@@ -19,7 +19,7 @@ import gensyn_verify as gv
 from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend import compile
 from tests.frontend import killed_loop
-from tests.frontend.models import TASKS, Task
+from tests.frontend.models import TASKS, Task, TiedWords
 from tests.frontend.test_training import assert_same_tensors, train_on
 
 OPTIMIZERS = {
@@ -97,16 +97,7 @@ def test_a_checkpoint_loaded_into_the_compiled_model_is_where_it_goes_on() -> No
 # ---- what lies behind a tensor ------------------------------------------------------------------------------------
 
 
-class Tied(nn.Module):
-    """An embedding that is also the output layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words = nn.Embedding(50, 16)
-        self.mix = nn.Linear(16, 16)
-        self.head = nn.Linear(16, 50, bias=False)
-        self.head.weight = self.words.weight
-
+class Tied(TiedWords):
     def forward(self, x: Tensor) -> Tensor:
         return self.head(torch.tanh(self.mix(self.words(x)).mean(1)))  # type: ignore[no-any-return]
 

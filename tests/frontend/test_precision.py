@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 import gensyn_verify as gv
-from gensyn_verify import backends
 from gensyn_verify.errors import NonFiniteError
 from gensyn_verify.frontend import Captured, compile, trace_step
 from gensyn_verify.frontend.scaling import WINDOW
 from gensyn_verify.frontend.tensors import STORED_AS
 from gensyn_verify.program import Dtype
 from tests.frontend.models import LARGER_TASKS, TASKS, Optimizer, Task
-from tests.frontend.test_training import assert_same_tensors
+from tests.frontend.test_training import assert_same_tensors, on_both_backends
 
 HALVES = [torch.bfloat16, torch.float16]
 EVERY_TASK = TASKS | LARGER_TASKS
@@ -235,15 +234,7 @@ def test_backends_skip_the_same_steps_bit_for_bit() -> None:
         autocast=torch.float16,
         loss_scale=torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1, backoff_factor=2.0**-40),
     )
-    runs = [backends.make(name, captured.program) for name in ("cpu", "reference")]
-    for run in runs:
-        run.load(captured.state)
-    skipped = []
-    for n, batch in enumerate(batches, 1):
-        metrics = [run.step(captured.batch_arrays(batch), captured.schedule(n)) for run in runs]
-        native, definition = (run.state() for run in runs)
-        assert all(native[name].tobytes() == definition[name].tobytes() for name in definition)
-        skipped.append([bool(m["skipped"]) for m in metrics])
+    skipped = [[bool(m["skipped"]) for m in metrics] for metrics in on_both_backends(captured, batches)]
     assert skipped[0] == [True, True]
     assert [False, False] in skipped
 

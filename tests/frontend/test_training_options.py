@@ -16,11 +16,10 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import swa_utils
 
 import gensyn_verify as gv
-from gensyn_verify import backends
 from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend import compile, load_state, trace_step
-from tests.frontend.models import LARGER_TASKS, TASKS, Task, Transformer
-from tests.frontend.test_training import assert_same_tensors
+from tests.frontend.models import LARGER_TASKS, TASKS, Task, TiedWords, Transformer
+from tests.frontend.test_training import assert_same_tensors, on_both_backends
 
 STEPS = 100
 
@@ -57,21 +56,6 @@ def stock_run(
         after()
         losses.append(total)
     return losses
-
-
-def assert_bits_agree(task: Task, model: nn.Module, optimizer: Any, **training: Any) -> None:
-    """Both backends give the same bits."""
-    batches = task.batches(2)
-    captured = trace_step(model, task.loss, optimizer, batches[0], **training)
-    runs = [backends.make(name, captured.program) for name in ("cpu", "reference")]
-    for run in runs:
-        run.load(captured.state)
-    for n, batch in enumerate(batches, 1):
-        for run in runs:
-            run.step(captured.batch_arrays(batch), captured.schedule(n))
-    native, definition = (run.state() for run in runs)
-    assert native.keys() == definition.keys()
-    assert all(native[name].tobytes() == definition[name].tobytes() for name in definition)
 
 
 # ---- clipping ----------------------------------------------------------------------------------------------------
@@ -138,7 +122,9 @@ def test_accumulated_microbatches_follow_pytorch(name: str) -> None:
 def test_backends_give_the_same_bits(options: dict[str, Any]) -> None:
     task = TASKS["mlp"]
     model = task.build()
-    assert_bits_agree(task, model, adamw(model), **options)
+    batches = task.batches(2)
+    captured = trace_step(model, task.loss, adamw(model), batches[0], **options)
+    assert len(on_both_backends(captured, batches)) == len(batches)
 
 
 def test_every_microbatch_draws_its_own_dropout() -> None:
@@ -324,14 +310,7 @@ def test_adapters_train_and_the_frozen_rest_stays(trained_only: bool) -> None:
 
 
 def test_tied_weights_have_one_state_and_the_sum_of_gradients() -> None:
-    class Tied(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.words = nn.Embedding(50, 16)
-            self.mix = nn.Linear(16, 16)
-            self.head = nn.Linear(16, 50, bias=False)
-            self.head.weight = self.words.weight
-
+    class Tied(TiedWords):
         def forward(self, x: Tensor) -> Tensor:
             return self.head(F.silu(self.mix(self.words(x)))).transpose(1, 2)  # type: ignore[no-any-return]
 
