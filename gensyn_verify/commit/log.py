@@ -35,7 +35,7 @@ class MerkleLog:
             raise IndexError(f"size {size} of a log with {len(self)} leaves")
         return size
 
-    def _node(self, first: int, end: int) -> bytes:
+    def node(self, first: int, end: int) -> bytes:
         """The digest over leaves [first, end), a subtree of the log at some size."""
         count = end - first
         if count & (count - 1) == 0:
@@ -43,12 +43,12 @@ class MerkleLog:
             at = 32 * (first >> height)
             return bytes(self._levels[height][at : at + 32])
         middle = first + split(count)
-        return keccak256(b"\x01" + self._node(first, middle) + self._node(middle, end))
+        return keccak256(b"\x01" + self.node(first, middle) + self.node(middle, end))
 
     def root(self, size: int | None = None) -> bytes:
         """The root over all leaves, or over the first `size`."""
         n = self._size(size)
-        return seal(n, self._node(0, n) if n else bytes(32), keccak256)
+        return seal(n, self.node(0, n) if n else bytes(32), keccak256)
 
     def path(self, index: int, size: int | None = None) -> list[bytes]:
         """The inclusion proof of leaf `index`: sibling digests from the leaf upwards."""
@@ -58,10 +58,10 @@ class MerkleLog:
         while end - first > 1:
             middle = first + split(end - first)
             if index < middle:
-                path.append(self._node(middle, end))
+                path.append(self.node(middle, end))
                 end = middle
             else:
-                path.append(self._node(first, middle))
+                path.append(self.node(first, middle))
                 first = middle
         return path[::-1]
 
@@ -75,9 +75,9 @@ class MerkleLog:
         while old != end:
             middle = first + split(end - first)
             if old <= middle:
-                path.append(self._node(middle, end))
+                path.append(self.node(middle, end))
                 end = middle
             else:
-                path.append(self._node(first, middle))
+                path.append(self.node(first, middle))
                 first = middle
-        return [self._node(first, end), *reversed(path)]
+        return [self.node(first, end), *reversed(path)]

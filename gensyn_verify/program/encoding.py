@@ -188,7 +188,28 @@ def node_record(n: Node) -> bytes:
     return bytes(w.out)
 
 
-def _read_scalar(data: bytes, where: str) -> ScalarProgram:
+def read_header(data: bytes, where: str) -> tuple[tuple[int, int], tuple[Input, ...], tuple[Output, ...]]:
+    """((scalar programs, nodes), inputs, outputs) of a header's record."""
+    h = Reader(data, where)
+    counts = h.count(4, MAX_NODES), h.count(4, MAX_NODES)
+    inputs = []
+    for _ in range(h.count(4, MAX_NODES)):
+        role = h.u(1)
+        if role >= len(INPUT_ROLES):
+            raise h.fail(f"input role {role} is unknown")
+        inputs.append(Input(INPUT_ROLES[role], h.text(), h.type()))
+    outputs = []
+    for _ in range(h.count(4, MAX_NODES)):
+        role = h.u(1)
+        if role >= len(OUTPUT_ROLES):
+            raise h.fail(f"output role {role} is unknown")
+        outputs.append(Output(OUTPUT_ROLES[role], h.text(), h.u(4)))
+    h.end()
+    return counts, tuple(inputs), tuple(outputs)
+
+
+def read_scalar(data: bytes, where: str) -> ScalarProgram:
+    """The scalar program of a record."""
     r = Reader(data, where)
 
     def reg() -> Reg:
@@ -213,7 +234,8 @@ def _read_scalar(data: bytes, where: str) -> ScalarProgram:
         raise type(error)(f"{where}: {error}") from None
 
 
-def _read_node(data: bytes, where: str) -> Node:
+def read_node(data: bytes, where: str) -> Node:
+    """The node of a record; its types are not checked against its inputs'."""
     r = Reader(data, where)
     code = r.u(1)
     if code >= len(ops.OPS):
@@ -266,30 +288,16 @@ def decode(data: bytes, where: str | PurePath = "program") -> Program:
     r = Reader(data, str(where))
     if r.take(len(MAGIC)) != MAGIC:
         raise ProgramError(f"{where} does not start with {MAGIC.decode()}: it is no program of this version")
-    h = Reader(r.take(r.u(4)), f"{where}: header")
-    counts = h.count(4, MAX_NODES), h.count(4, MAX_NODES)
-    inputs = []
-    for _ in range(h.count(4, MAX_NODES)):
-        role = h.u(1)
-        if role >= len(INPUT_ROLES):
-            raise h.fail(f"input role {role} is unknown")
-        inputs.append(Input(INPUT_ROLES[role], h.text(), h.type()))
-    outputs = []
-    for _ in range(h.count(4, MAX_NODES)):
-        role = h.u(1)
-        if role >= len(OUTPUT_ROLES):
-            raise h.fail(f"output role {role} is unknown")
-        outputs.append(Output(OUTPUT_ROLES[role], h.text(), h.u(4)))
-    h.end()
+    counts, inputs, outputs = read_header(r.take(r.u(4)), f"{where}: header")
     found = r.count(4, MAX_NODES)
-    scalars = tuple(_read_scalar(r.take(r.u(4)), f"{where}: scalar program {n}") for n in range(found))
+    scalars = tuple(read_scalar(r.take(r.u(4)), f"{where}: scalar program {n}") for n in range(found))
     found_nodes = r.count(4, MAX_NODES)
-    nodes = tuple(_read_node(r.take(r.u(4)), f"{where}: node {n}") for n in range(found_nodes))
+    nodes = tuple(read_node(r.take(r.u(4)), f"{where}: node {n}") for n in range(found_nodes))
     r.end()
     if counts != (found, found_nodes):
         raise ProgramError(f"{where}: header states {counts} scalar programs and nodes, found {(found, found_nodes)}")
     try:
-        return Program(tuple(inputs), scalars, nodes, tuple(outputs))
+        return Program(inputs, scalars, nodes, outputs)
     except (ProgramError, LimitError) as error:
         raise type(error)(f"{where}: {error}") from None
 

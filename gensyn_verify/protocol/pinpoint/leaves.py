@@ -1,0 +1,181 @@
+"""What stands below the trace of a step (docs/dispute.md, section 2): a leaf an input, a leaf a node.
+
+    input leaf  = u8 0 | u32 value number | type | tensor root
+    node leaf   = u8 1 | u32 number of its first output value | u32 length | node record
+                | an operand: type, tensor root | an output: tensor root
+    source      = u8 2 | u8 role | type | root of data or schedule | u64 rows | u32 seed 0 | u32 seed 1 | u64 batch
+
+A source stands for an input leaf once its tensor is held against the task's data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from functools import cached_property
+
+from gensyn_verify.errors import MalformedError
+from gensyn_verify.program import ops
+from gensyn_verify.program.encoding import Reader, Writer, read_node
+from gensyn_verify.program.program import INPUT_ROLES, Node
+from gensyn_verify.program.scalar import ScalarProgram
+from gensyn_verify.program.types import TensorType
+from gensyn_verify.protocol.pinpoint.sequence import Sequence, Source, sequence
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Type and BLAKE3 root."""
+
+    type: TensorType
+    root: bytes
+
+
+@dataclass(frozen=True)
+class InputLeaf:
+    number: int
+    tensor: Tensor
+
+    def encode(self) -> bytes:
+        w = Writer()
+        w.u(1, 0)
+        w.u(4, self.number)
+        _put(w, self.tensor)
+        return bytes(w.out)
+
+    @property
+    def following(self) -> int:
+        """The value number behind this leaf's."""
+        return self.number + 1
+
+    def held(self, value: int) -> Tensor | None:
+        """The value of that number, where this leaf holds it."""
+        return self.tensor if value == self.number else None
+
+
+@dataclass(frozen=True)
+class NodeLeaf:
+    first: int
+    record: bytes
+    operands: tuple[Tensor, ...]
+    roots: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        w = Writer()
+        w.u(1, 1)
+        w.u(4, self.first)
+        w.u(4, len(self.record))
+        w.out += self.record
+        for tensor in self.operands:
+            _put(w, tensor)
+        for root in self.roots:
+            w.out += root
+        return bytes(w.out)
+
+    @cached_property
+    def node(self) -> Node:
+        return read_node(self.record, "node record")
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        return [Tensor(t, r) for t, r in zip(self.node.types, self.roots, strict=True)]
+
+    @property
+    def following(self) -> int:
+        return self.first + len(self.roots)
+
+    def held(self, value: int) -> Tensor | None:
+        return self.outputs[value - self.first] if self.first <= value < self.following else None
+
+    @property
+    def scalar_program(self) -> int | None:
+        """The number of the scalar program, of a map or a scan."""
+        return self.node.op.program if isinstance(self.node.op, ops.Map | ops.Scan) else None
+
+    def sequence(self, output: int, element: int, value: int, step: int, scalar: ScalarProgram | None) -> Sequence:
+        reads = [t.type for t in self.operands]
+        return sequence(self.node.op, reads, self.node.types[output], scalar, output, element, value, step)
+
+
+@dataclass(frozen=True)
+class SourceLeaf:
+    source: Source
+    type: TensorType
+    root: bytes
+
+    def encode(self) -> bytes:
+        s, w = self.source, Writer()
+        w.u(1, 2)
+        w.u(1, INPUT_ROLES.index(s.role))
+        _put(w, Tensor(self.type, self.root))
+        for size, x in ((8, s.rows), (4, s.seed[0]), (4, s.seed[1]), (8, s.batch)):
+            w.u(size, x)
+        return bytes(w.out)
+
+    scalar_program = None
+
+    @property
+    def operands(self) -> tuple[Tensor]:
+        """Data or schedule, whole."""
+        shape = self.type.shape[1:] if self.source.role == "batch" else self.type.shape
+        return (Tensor(TensorType(self.type.dtype, (self.source.rows, *shape)), self.root),)
+
+    def sequence(self, output: int, element: int, value: int, step: int, scalar: ScalarProgram | None) -> Sequence:
+        return sequence(self.source, [self.operands[0].type], self.type, element=element, value=value, step=step)
+
+
+Leaf = InputLeaf | NodeLeaf | SourceLeaf
+
+
+def _put(w: Writer, tensor: Tensor) -> None:
+    w.type(tensor.type)
+    w.out += tensor.root
+
+
+def _get(r: Reader) -> Tensor:
+    return Tensor(r.type(), r.take(32))
+
+
+def decode_leaf(data: bytes) -> Leaf:
+    """The leaf of these bytes; raises MalformedError."""
+    r = Reader(data, "trace leaf")
+    kind = r.u(1)
+    leaf: Leaf
+    if kind == 0:
+        leaf = InputLeaf(r.u(4), _get(r))
+    elif kind == 1:
+        first, record = r.u(4), r.take(r.u(4))
+        node = read_node(record, "node record")
+        operands = tuple(_get(r) for _ in node.inputs)
+        leaf = NodeLeaf(first, record, operands, tuple(r.take(32) for _ in node.types))
+    elif kind == 2:
+        role = r.u(1)
+        if role not in (1, 2):
+            raise r.fail(f"role {role} is neither batch nor scalar")
+        tensor = _get(r)
+        source = Source(INPUT_ROLES[role], r.u(8), (r.u(4), r.u(4)), r.u(8))
+        leaf = SourceLeaf(source, tensor.type, tensor.root)
+    else:
+        raise MalformedError(f"trace leaf of kind {kind}; known are 0 to 2")
+    r.end()
+    return leaf
+
+
+def decode_entry(data: bytes) -> tuple[str, Tensor]:
+    """Name and tensor of an entry of a group (docs/formats.md, section 5)."""
+    r = Reader(data, "group entry")
+    entry = r.text(), _get(r)
+    r.end()
+    return entry
+
+
+def encode_entry(name: str, tensor: Tensor) -> bytes:
+    w = Writer()
+    w.text(name)
+    _put(w, tensor)
+    return bytes(w.out)
+
+
+def leaf_of_value(leaves: SequenceOf[Leaf], value: int) -> int:
+    """The index of the trace leaf that holds value number `value`."""
+    return next(i for i, leaf in enumerate(leaves) if not isinstance(leaf, SourceLeaf) and leaf.held(value))
