@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The package on aarch64, emulated: builds the native kernels (NEON and portable) with a cross compiler, runs them under
-# qemu-user against the definition and the published vectors, and solves the tasks of tests/machine_task.py, whose run
-# commitments must equal those of this machine.
+# qemu-user against the definition and the published vectors, and solves the tasks of tests/machine_task.py and the
+# models of tests/models, whose run commitments must equal those of this machine.
 #
 #     .ci/aarch64.sh [PYTHON]        PYTHON (default .venv/bin/python) has gensyn_verify, cmake, ninja, pybind11 and pip
 #
@@ -133,21 +133,44 @@ say "aarch64 gives the same run commitments: ${isas[*]}, one thread and three"
 
 # ---- once more without any Python: the C library and the solver of examples/c
 
-say "run commitments in C"
 aarch64-linux-gnu-gcc -std=c99 -O2 -static -I"$root/csrc" "$root"/examples/c/*.c "$build/native/libgensyn_verify.a" \
     -lstdc++ -lpthread -lm -o "$build/solve"
-"$python" - "$root/tests" "$build" "$wanted" "${isas[@]}" <<'END'
-import json, pathlib, subprocess, sys, tempfile
-tests, build, wanted, *isas = sys.argv[1:]
+
+in_c() { # folder of tasks, what machine_task.py says of their runs, ISA:THREADS ...
+    "$python" - "$root/tests" "$build/solve" "$@" <<'END'
+import json, os, subprocess, sys, tempfile
+from concurrent.futures import ThreadPoolExecutor
+tests, solve, folder, wanted, *machines = sys.argv[1:]
 sys.path.insert(0, tests)
 from machine_task import SALT, SOLVER
-for name, commitment in json.loads(wanted)["runs"].items():
-    for isa in isas:
-        with tempfile.TemporaryDirectory() as out:
-            who = ["--solver", SOLVER.address.hex(), "--salt", SALT.hex()]
-            command = ["qemu-aarch64", f"{build}/solve", f"{build}/tasks/{name}", f"{out}/run", *who, "--isa", isa]
-            found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-            assert found == commitment, f"{name}, {isa}: {found}, expected {commitment}"
-            print(f"{name} {isa} {found}")
+
+def commitment(name, isa, threads):
+    who = ["--solver", SOLVER.address.hex(), "--salt", SALT.hex(), "--isa", isa, "--threads", threads]
+    with tempfile.TemporaryDirectory() as out:
+        command = ["qemu-aarch64", solve, f"{folder}/{name}", f"{out}/run", *who]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1]
+
+runs = json.loads(wanted)["runs"]
+assert runs, "no task was solved"
+jobs = [(name, *machine.split(":")) for name in runs for machine in machines]
+with ThreadPoolExecutor(os.cpu_count()) as pool:
+    for (name, isa, threads), found in zip(jobs, pool.map(lambda job: commitment(*job), jobs)):
+        assert found == runs[name], f"{name}, {isa}, {threads} threads: {found}, expected {runs[name]}"
+        print(f"{name:12} {isa:8} {threads} threads  {found}", flush=True)
 END
+}
+
+say "run commitments in C"
+in_c "$build/tasks" "$wanted" neon:2 portable:2
 say "aarch64 without Python gives them too"
+
+# ---- the models of tests/models, a few steps each: captured and solved here, solved in C there
+
+say "capturing the models"
+rm -rf "$build/models"
+(cd "$root" && TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1 "$python" -m tests.models.zoo "$build/models")
+say "run commitments of the models in C"
+wanted=$("$python" "$root/tests/machine_task.py" solve "$build/models" 2)
+in_c "$build/models" "$wanted" neon:4 portable:1
+say "aarch64 gives the same run commitments of every model: neon with four threads, portable with one"
+rm -rf "$build/models"

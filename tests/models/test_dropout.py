@@ -8,14 +8,12 @@ import numpy as np
 import torch
 
 import gensyn_verify as gv
-from gensyn_verify.frontend import compile
 from tests.models.zoo import WITH_DROPOUT
 
 
 def losses(name: str, steps: int, seed: int) -> list[float]:
     task = WITH_DROPOUT[name]
-    model, optimizer = task.build()
-    step = compile(model, task.loss, optimizer, seed=seed)
+    _, step = task.compile(seed=seed)
     return [step(batch).item() for batch in task.batches(steps)]
 
 
@@ -27,9 +25,9 @@ def test_dropout_follows_its_seed_and_learns_as_pytorch_does() -> None:
     stock = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        for x, y in task.batches(15):
+        for batch in task.batches(15):
             optimizer.zero_grad()
-            loss = task.loss(model(x), y)
+            loss = task.loss(model, batch)
             loss.backward()
             optimizer.step()
             stock.append(loss.item())
@@ -42,8 +40,9 @@ def test_run_with_dropout_replays_bit_for_bit(tmp_path: Path) -> None:
     task = WITH_DROPOUT["gpt-dropout"]
     model, optimizer = task.build()
     made = gv.capture(
-        model, task.loss, optimizer, task.data(), steps=6, batch_size=4, interval=2, path=tmp_path / "task", seed=9
-    )
+        model, task.loss, optimizer, task.data(), steps=6, batch_size=4, interval=2, path=tmp_path / "task", seed=9,
+        loss_takes_model=True,
+    )  # fmt: skip
     run = gv.solve(made, tmp_path / "run")
     report = gv.replay(run, everything=True)
     assert report.verdict is gv.Verdict.VERIFIED

