@@ -51,9 +51,9 @@ test-aarch64: $(VENV)/.dev
 test-sanitize: $(VENV)/.dev
 	.ci/sanitize.sh $(BIN)/python $(ARGS)
 
-# The models of tests/models beside stock PyTorch for 200 steps each; `make test` takes 20.
+# The models of tests/models, fine-tuning too, beside stock PyTorch for 200 steps each; `make test` takes 20.
 test-models: $(VENV)/.dev
-	GENSYN_VERIFY_MODEL_STEPS=200 $(BIN)/pytest tests/models/test_side_by_side.py $(ARGS)
+	GENSYN_VERIFY_MODEL_STEPS=200 $(BIN)/pytest -s tests/models/test_side_by_side.py $(ARGS)
 
 # exp, log, tanh ... on all 2^32 inputs and every instruction set; takes long, ARGS picks functions.
 test-exhaustive: $(VENV)/.dev
