@@ -1,9 +1,10 @@
 """Small real models on the engine beside stock PyTorch: same initial state, same batches.
 
-20 steps a model, without the one that takes longest; `make test-models` takes 200 and all. The yardstick is what stock PyTorch does itself on another machine:
-it trains every model under three sets of instructions (this machine's best, AVX2, and none beyond SSE4.1). The engine
-passes as one more such machine: it is at most as far from the nearest stock run as two stock runs are from each other,
-in parameters and buffers, and in the losses or within a thousandth of them where stock drifts less than that.
+20 steps a model, without the one that takes longest; `make test-models` takes 200, and all. The yardstick is what stock
+PyTorch does itself on another machine: it trains every model under three sets of instructions (this machine's best,
+AVX2, and none beyond SSE4.1). The engine passes as one more such machine: it is at most as far from the nearest stock
+run as two stock runs are from each other, in parameters and buffers, and in the losses or within a thousandth of them
+where stock drifts less than that.
 
 Over 200 steps stock stays within a thousandth of itself but for ResNet-20, whose training amplifies every rounding.
 Measured on an AVX-512 machine, PyTorch 2.13: largest relative difference of a loss, and relative difference of the
