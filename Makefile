@@ -8,11 +8,12 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+NODE := tests/contracts/node_modules
 CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.c tests/native/*.cpp examples/c/*.c examples/c/*.h)
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo test lint format test-isas test-opinfo test-sanitize test-aarch64 test-exhaustive test-fuzz test-models bench wheel clean
+.PHONY: demo test lint format contracts test-contracts test-floats test-isas test-opinfo test-sanitize test-aarch64 test-exhaustive test-fuzz test-models bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -31,6 +32,31 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
+
+# The contracts' shipped bytecode, by the pinned compiler; needs Node.js.
+contracts: $(VENV)/.dev $(NODE)/.package-lock.json
+	$(BIN)/python tests/contracts/generate_blake3.py
+	$(NODE)/.bin/forge fmt
+	$(NODE)/.bin/forge build
+	$(BIN)/python tests/contracts/artifacts.py
+
+# The contracts: style, the shipped bytecode against a new compilation, forge's tests, then those in Python.
+test-contracts: $(VENV)/.dev $(NODE)/.package-lock.json
+	$(NODE)/.bin/forge fmt --check
+	$(NODE)/.bin/forge build
+	$(NODE)/.bin/solhint --max-warnings 0 --config tests/contracts/solhint.json "gensyn_verify/settle/contracts/*.sol"
+	$(BIN)/python tests/contracts/artifacts.py --check
+	$(NODE)/.bin/forge test
+	$(BIN)/pytest -n auto tests/contracts $(ARGS)
+
+# The contracts' scalar operations on 42,000 operands each, 2.5 million in all. ARGS picks tests.
+test-floats: $(VENV)/.dev $(NODE)/.package-lock.json
+	$(NODE)/.bin/forge build
+	GENSYN_VERIFY_FLOAT_ROWS=3500 $(BIN)/pytest -n auto tests/contracts/test_scalar.py $(ARGS)
+
+$(NODE)/.package-lock.json: tests/contracts/package-lock.json
+	npm ci --prefix tests/contracts --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 # The backend tests once more for every instruction set of this machine below the best one, which `test` uses.
 test-isas: $(VENV)/.dev
@@ -76,7 +102,7 @@ wheel: | $(BIN)/python
 	cd build && wheel-check/bin/gverify doctor $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist $(NODE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

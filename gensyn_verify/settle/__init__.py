@@ -1,0 +1,1 @@
+"""Money and disputes on a chain (docs/settlement.md)."""
