@@ -60,6 +60,19 @@ class TensorTree:
     def root(self) -> bytes:
         return self._levels[-32:]
 
+    def node(self, first: int, end: int) -> bytes:
+        """The chaining value over chunks [first, end), a subtree; over all of them it is the root."""
+        height = (end - first - 1).bit_length()
+        below, width = 0, chunk_count(self.length)
+        for _ in range(height):
+            below, width = below + width, (width + 1) // 2
+        at = 32 * (below + (first >> height))
+        return self._levels[at : at + 32]
+
+    def chunk(self, index: int) -> bytes:
+        """The bytes of chunk `index`."""
+        return bytes(self._data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+
     def open(self, index: int) -> ChunkOpening:
         """The opening of chunk `index`; IndexError where there is no such chunk."""
         if not 0 <= index < chunk_count(self.length):
@@ -70,8 +83,7 @@ class TensorTree:
                 at = 32 * (first + (place ^ 1))
                 path.append(self._levels[at : at + 32])
             first += width
-        start = index * CHUNK_BYTES
-        return ChunkOpening(bytes(self._data[start : start + CHUNK_BYTES]), tuple(path))
+        return ChunkOpening(self.chunk(index), tuple(path))
 
 
 def _way_up(index: int, length: int) -> Iterator[tuple[int, int]]:

@@ -159,7 +159,7 @@ class Task:
         """The state before step 0, verified against its roots."""
         return _load(self.store, "initial state", self.program.inputs_of("state"), self.state)
 
-    def _group(self, group: str) -> dict[str, Array]:
+    def group(self, group: str) -> dict[str, Array]:
         """Data or schedule tensors, loaded and verified once."""
         if group not in self._loaded:
             types, roots = {
@@ -173,11 +173,11 @@ class Task:
         """The batch that `step` trains on."""
         assert self.sampler is not None
         rows = self.sampler.indices(step)
-        return {name: array[rows] for name, array in self._group("data").items()}
+        return {name: array[rows] for name, array in self.group("data").items()}
 
     def scalars(self, step: int) -> dict[str, Array]:
         """The per-step scalars of `step`."""
-        return {name: np.asarray(array[step]) for name, array in self._group("schedule").items()}
+        return {name: np.asarray(array[step]) for name, array in self.group("schedule").items()}
 
 
 def data_types(program: Program, sampler: Sampler) -> dict[str, TensorType]:

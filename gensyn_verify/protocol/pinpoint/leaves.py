@@ -10,7 +10,7 @@ A source stands for an input leaf once its tensor is held against the task's dat
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,11 +37,7 @@ class InputLeaf:
     tensor: Tensor
 
     def encode(self) -> bytes:
-        w = Writer()
-        w.u(1, 0)
-        w.u(4, self.number)
-        _put(w, self.tensor)
-        return bytes(w.out)
+        return b"\x00" + self.number.to_bytes(4, "big") + _bytes(self.tensor)
 
     @property
     def following(self) -> int:
@@ -60,17 +56,13 @@ class NodeLeaf:
     operands: tuple[Tensor, ...]
     roots: tuple[bytes, ...]
 
+    def fields(self) -> list[bytes]:
+        """What follows the kind: first number, length, record, operands, roots."""
+        numbers = [self.first.to_bytes(4, "big"), len(self.record).to_bytes(4, "big")]
+        return [*numbers, self.record, *map(_bytes, self.operands), *self.roots]
+
     def encode(self) -> bytes:
-        w = Writer()
-        w.u(1, 1)
-        w.u(4, self.first)
-        w.u(4, len(self.record))
-        w.out += self.record
-        for tensor in self.operands:
-            _put(w, tensor)
-        for root in self.roots:
-            w.out += root
-        return bytes(w.out)
+        return b"\x01" + b"".join(self.fields())
 
     @cached_property
     def node(self) -> Node:
@@ -104,13 +96,9 @@ class SourceLeaf:
     root: bytes
 
     def encode(self) -> bytes:
-        s, w = self.source, Writer()
-        w.u(1, 2)
-        w.u(1, INPUT_ROLES.index(s.role))
-        _put(w, Tensor(self.type, self.root))
-        for size, x in ((8, s.rows), (4, s.seed[0]), (4, s.seed[1]), (8, s.batch)):
-            w.u(size, x)
-        return bytes(w.out)
+        s = self.source
+        head = bytes([2, INPUT_ROLES.index(s.role)]) + _bytes(Tensor(self.type, self.root))
+        return head + struct.pack(">QIIQ", s.rows, *s.seed, s.batch)
 
     scalar_program = None
 
@@ -127,9 +115,10 @@ class SourceLeaf:
 Leaf = InputLeaf | NodeLeaf | SourceLeaf
 
 
-def _put(w: Writer, tensor: Tensor) -> None:
+def _bytes(tensor: Tensor) -> bytes:
+    w = Writer()
     w.type(tensor.type)
-    w.out += tensor.root
+    return bytes(w.out) + tensor.root
 
 
 def _get(r: Reader) -> Tensor:
@@ -172,10 +161,4 @@ def decode_entry(data: bytes) -> tuple[str, Tensor]:
 def encode_entry(name: str, tensor: Tensor) -> bytes:
     w = Writer()
     w.text(name)
-    _put(w, tensor)
-    return bytes(w.out)
-
-
-def leaf_of_value(leaves: SequenceOf[Leaf], value: int) -> int:
-    """The index of the trace leaf that holds value number `value`."""
-    return next(i for i, leaf in enumerate(leaves) if not isinstance(leaf, SourceLeaf) and leaf.held(value))
+    return bytes(w.out) + _bytes(tensor)

@@ -1,0 +1,332 @@
+"""The game: whoever is honest wins, as solver and as challenger, for every node kind and every fault."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import SALT, SOLVER
+from cheats import (
+    ForgedSequence,
+    Griefer,
+    Liar,
+    Silent,
+    WithoutProof,
+    WrongEntry,
+    WrongLeaf,
+    WrongRow,
+    WrongValue,
+    every_kind,
+    some_task,
+    training_programs,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gensyn_verify.errors import MalformedError
+from gensyn_verify.program import ops
+from gensyn_verify.program.encoding import node_record
+from gensyn_verify.program.program import Program
+from gensyn_verify.program.types import Dtype, TensorType
+from gensyn_verify.protocol.pinpoint.descent import Game, Referee, play
+from gensyn_verify.protocol.pinpoint.leaves import NodeLeaf, Tensor
+from gensyn_verify.protocol.pinpoint.players import Challenger, NothingToSayError, Solver
+from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Stage, What, advance, begin, choice, proof
+from gensyn_verify.protocol.pinpoint.side import Side
+from gensyn_verify.protocol.pinpoint.trace import merkle_log
+from gensyn_verify.protocol.run import Run
+from gensyn_verify.protocol.solve import solve
+
+PROGRAM = every_kind()
+INPUTS = PROGRAM.inputs
+# Every value but the state that is only kept and never read.
+VALUES = [v for v in range(len(PROGRAM.value_types)) if v >= len(INPUTS) or not INPUTS[v].name.startswith("kept")]
+SERIAL = itertools.count()
+NAMES = {i.name: v for v, i in enumerate(INPUTS)}
+
+
+def dispute(solver: Solver, challenger: Challenger, referee: Referee, step: int | None = None) -> Game:
+    side = solver.side
+    return play(begin(side.task.digest, side.log.root(), len(side.log), step), solver, challenger, referee)
+
+
+def contested(game: Game) -> What:
+    """What was contested last."""
+    return game.moves[-1][0].what if game.moves[-1][0].stage == Stage.PROVE else What.OPERATION
+
+
+def node_of(kind: type[ops.Op], program: Program = PROGRAM) -> int:
+    """The trace leaf of the first node of a kind."""
+    return len(program.inputs) + next(n for n, node in enumerate(program.nodes) if isinstance(node.op, kind))
+
+
+# ---- what is computed -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_wrong_bit_of_any_value(every_kind_run: Run, referee: Referee, value: int) -> None:
+    rng = np.random.default_rng(value)
+    type = PROGRAM.value_types[value]
+    step, bit = int(rng.integers(0, 5)), int(rng.integers(3))  # a low one: positions of a sort stay within their row
+    wrong = WrongValue(every_kind_run, step, value, int(rng.integers(type.elements)), bit)
+    game = dispute(Solver(wrong), Challenger(Side(every_kind_run)), referee)
+    assert not game.solver_wins
+    assert game.silence is None
+    game = dispute(Solver(Side(every_kind_run)), Challenger(wrong), referee)
+    assert game.solver_wins
+    assert game.silence is None
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("value", [v for v in VALUES if v >= len(INPUTS)])
+def test_forged_results_that_lead_to_a_wrong_value(
+    every_kind_run: Run, referee: Referee, value: int, start: float
+) -> None:
+    rng = np.random.default_rng(value)
+    element = int(rng.integers(PROGRAM.value_types[value].elements))
+    wrong = ForgedSequence(every_kind_run, 3, value, element, int(rng.integers(3)))
+    wrong.start = start
+    game = dispute(Solver(wrong), Challenger(Side(every_kind_run)), referee)
+    assert (game.solver_wins, game.silence) == (False, None)
+
+    def lie(result: int, operands: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+        return result, (operands[0], operands[1] ^ 1, operands[2])
+
+    game = dispute(Liar(wrong, Stage.OPERATION_OPEN, lie), Challenger(Side(every_kind_run)), referee)
+    assert (game.solver_wins, game.silence, contested(game)) == (False, None, What.VALUE)
+
+
+def test_a_position_outside_its_row_has_no_sequence_to_show(every_kind_run: Run, referee: Referee) -> None:
+    place = node_of(ops.Sort)
+    wrong = WrongValue(every_kind_run, 1, PROGRAM.first_value[place - len(INPUTS)], 5, 20)
+    game = dispute(Solver(wrong), Challenger(Side(every_kind_run)), referee)
+    assert not game.solver_wins
+    assert isinstance(game.silence, MalformedError)
+    assert game.last.stage == Stage.SEQUENCE_OPEN
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(training_programs(), st.integers(0, 1 << 32))
+def test_random_faults_in_random_programs(program: Program, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first = len(program.inputs)
+    values = [v for v, t in enumerate(program.value_types) if v >= first and t.elements]
+    values = values or [next(v for v, i in enumerate(program.inputs) if i.name == "weight")]
+    value = int(rng.choice(values))
+    element = int(rng.integers(program.value_types[value].elements))
+    folder = f"memory://pinpoint-{next(SERIAL)}"
+    run = solve(some_task(f"{folder}/task", program, rng, steps=3), f"{folder}/run", identity=SOLVER, salt=SALT)
+    wrong = WrongValue(run, int(rng.integers(3)), value, element, int(rng.integers(32)))
+    game = dispute(Solver(wrong), Challenger(Side(run)), advance)
+    assert not game.solver_wins
+    game = dispute(Solver(Side(run)), Challenger(wrong), advance)
+    assert game.solver_wins
+    assert not isinstance(game.silence, IllegalMoveError)
+
+
+# ---- what goes in, and what is committed to ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["batch", "scalar"])
+@pytest.mark.parametrize("step", [0, 4])
+def test_another_batch_or_schedule(every_kind_run: Run, referee: Referee, role: str, step: int) -> None:
+    wrong = WrongRow(every_kind_run, step, role)
+    game = dispute(Solver(wrong), Challenger(Side(every_kind_run)), referee)
+    assert (game.solver_wins, game.silence) == (False, None)
+    assert Stage.INPUT_OPEN in [p.stage for p, _ in game.moves]
+    game = dispute(Solver(Side(every_kind_run)), Challenger(wrong), referee)
+    assert (game.solver_wins, game.silence) == (True, None)
+
+
+@pytest.mark.parametrize("name", ["w", "moment", "seed"])
+def test_another_state_than_the_one_agreed(every_kind_run: Run, referee: Referee, name: str) -> None:
+    for step in (0, 2):
+        wrong = WrongValue(every_kind_run, step, NAMES[name], 1, 14)
+        game = dispute(Solver(wrong), Challenger(Side(every_kind_run)), referee)
+        assert (game.solver_wins, game.silence, game.moves[-1][0].stage) == (False, None, Stage.INPUT_OPEN)
+        game = dispute(Solver(Side(every_kind_run)), Challenger(wrong), referee)
+        assert (game.solver_wins, game.silence) == (True, None)
+
+
+@pytest.mark.parametrize(("role", "number"), [("state", 0), ("state", 17), ("state", 31), ("batch", 1), ("scalar", 0)])
+def test_an_entry_of_which_nobody_has_the_tensor(every_kind_run: Run, referee: Referee, role: str, number: int) -> None:
+    wrong = WrongEntry(every_kind_run, 2, role, number)
+    game = dispute(Solver(wrong), Challenger(Side(every_kind_run)), referee)
+    assert (game.solver_wins, game.silence, contested(game)) == (False, None, What.ENTRY)
+    game = dispute(Solver(Side(every_kind_run)), Challenger(wrong), referee)
+    assert (game.solver_wins, game.silence, contested(game)) == (True, None, What.ENTRY)
+
+
+def test_a_group_without_entries_decides_at_once(tmp_path: Path, referee: Referee) -> None:
+    program = replace(PROGRAM, inputs=(), nodes=(), outputs=(), scalar_programs=())
+    task = some_task(tmp_path / "task", program, np.random.default_rng(0))
+    side = Side(solve(task, tmp_path / "run", identity=SOLVER, salt=SALT))
+    start = begin(side.task.digest, side.log.root(), len(side.log), 1)
+    opened = referee(start, Solver(side).move(start))
+    for which in range(3):
+        assert referee(opened, choice(What.ENTRY, which)).stage == Stage.SOLVER_WINS
+        forged = replace(opened, after=bytes(32), batch=bytes(32), scalars=bytes(32))
+        assert referee(forged, choice(What.ENTRY, which)).stage == Stage.CHALLENGER_WINS
+
+
+# ---- what the trace says ----------------------------------------------------------------------------------------
+
+
+def other_record(leaf: NodeLeaf) -> NodeLeaf:
+    node = replace(leaf.node, op=ops.Dot(False, False, Dtype.bf16), types=(TensorType(Dtype.bf16, (6, 300)),))
+    return replace(leaf, record=node_record(node))
+
+
+def other_first(leaf: NodeLeaf) -> NodeLeaf:
+    return replace(leaf, first=leaf.first + 1)
+
+
+def other_operand(leaf: NodeLeaf) -> NodeLeaf:
+    operand = Tensor(leaf.operands[1].type, bytes(32))
+    return replace(leaf, operands=(leaf.operands[0], operand))
+
+
+def other_type(leaf: NodeLeaf) -> NodeLeaf:
+    operand = Tensor(TensorType(Dtype.bf16, (1, 2)), leaf.operands[0].root)
+    return replace(leaf, operands=(operand, leaf.operands[1]))
+
+
+def other_root(leaf: NodeLeaf) -> NodeLeaf:
+    return replace(leaf, roots=(bytes(32),))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (other_record, What.RECORD),
+        (other_first, What.FIRST),
+        (other_operand, What.OPERAND),
+        (other_type, What.OPERAND),
+        (other_root, What.CHUNK),  # the hash of nothing that can be shown
+    ],
+)
+def test_a_leaf_that_is_not_the_program_s(every_kind_run: Run, referee: Referee, change, what: What) -> None:  # type: ignore[no-untyped-def]
+    place = [n for n, node in enumerate(PROGRAM.nodes) if isinstance(node.op, ops.Dot)][1] + len(INPUTS)
+    wrong = WrongLeaf(every_kind_run, 2, place, change)
+    game = dispute(Solver(wrong), Challenger(Side(every_kind_run)), referee)
+    assert (game.solver_wins, game.silence, contested(game)) == (False, None, what)
+    game = dispute(Solver(Side(every_kind_run)), Challenger(wrong), referee)
+    assert game.solver_wins
+    assert not isinstance(game.silence, IllegalMoveError)
+
+
+def test_a_producer_to_the_right_proves_nothing(every_kind_run: Run, referee: Referee) -> None:
+    """A wrong operand, and behind it a forged leaf that claims to hold that value."""
+    place = node_of(ops.Map)
+
+    def wrong_operand(leaf: NodeLeaf) -> NodeLeaf:
+        return replace(leaf, operands=(Tensor(leaf.operands[0].type, bytes(32)), *leaf.operands[1:]))
+
+    side = WrongLeaf(every_kind_run, 2, place, wrong_operand)
+    trace = side.trace(2)
+    operand = trace.leaves[place].node.inputs[0]  # type: ignore[union-attr]
+    forged = place + 1
+    trace.leaves[forged] = replace(trace.leaves[forged], first=operand, roots=(bytes(32),) * 1)  # type: ignore[arg-type]
+    trace.log = merkle_log(trace.records())
+    game = dispute(Solver(side), Challenger(Side(every_kind_run)), referee)
+    assert (game.solver_wins, contested(game)) == (False, What.OPERAND)
+    position = game.moves[-1][0]
+    data, path = trace.records()[forged], trace.log.path(forged)
+    with pytest.raises(IllegalMoveError, match="left"):
+        referee(position, proof(What.OPERAND, trace.records()[place], data, forged, path))
+
+
+# ---- what is said -----------------------------------------------------------------------------------------------
+
+
+def test_wrong_counts(every_kind_run: Run, referee: Referee) -> None:
+    for n in range(4):
+
+        def lie(*values):  # type: ignore[no-untyped-def]
+            counts = list(values[5:])
+            counts[n] += 1  # noqa: B023
+            return (*values[:5], *counts)
+
+        solver = Liar(WrongEntry(every_kind_run, 2, "state", 0), Stage.STEP_OPEN, lie)
+        game = dispute(solver, Challenger(Side(every_kind_run)), referee)
+        assert (game.solver_wins, game.silence, contested(game)) == (False, None, What.COUNTS)
+
+
+def test_chunks_that_do_not_hash_to_what_was_committed_to(every_kind_run: Run, referee: Referee) -> None:
+    value = PROGRAM.first_value[node_of(ops.Broadcast) - len(INPUTS)]  # 3 x 6 x 10 elements: one chunk
+    long = next(v for v in VALUES if v >= len(INPUTS) and PROGRAM.value_types[v].nbytes > 1 << 12)
+    for v, stage, what in ((value, Stage.CHUNK_OPEN, What.CHUNK), (long, Stage.CHUNK_OPEN, What.CHUNK),
+                           (long, Stage.CHUNK_REVEAL, What.FOLD)):  # fmt: skip
+        honest = Solver(Side(every_kind_run))
+        wrong = WrongValue(every_kind_run, 2, v, 1, 3)
+        place = wrong.trace(2).place_of(v)
+        tree = honest.side.tree(2, place, v - PROGRAM.first_value[place - len(INPUTS)])
+
+        def lie(shown):  # type: ignore[no-untyped-def]
+            if isinstance(shown, bytes):
+                return (tree.chunk(0),)  # noqa: B023
+            return ((bytes(32), *shown[1:]),)
+
+        game = dispute(Liar(wrong, stage, lie), Challenger(Side(every_kind_run)), referee)
+        assert (game.solver_wins, game.silence, contested(game)) == (False, None, what)
+
+
+@pytest.mark.parametrize("stage", [s for s in Stage if s < Stage.PROVE and not s.name.endswith(("PICK", "CHOICE"))])
+def test_silence_loses(every_kind_run: Run, referee: Referee, stage: Stage) -> None:
+    long = next(v for v in VALUES if v >= len(INPUTS) and PROGRAM.value_types[v].nbytes > 1 << 12)
+    wrong = (
+        WrongRow(every_kind_run, 2, "batch") if stage == Stage.INPUT_OPEN else WrongValue(every_kind_run, 2, long, 9, 3)
+    )
+    game = dispute(Silent(wrong, stage), Challenger(Side(every_kind_run)), referee)
+    assert not game.solver_wins
+    assert game.last.stage == stage
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_an_honest_solver_answers_every_move(every_kind_run: Run, referee: Referee, seed: int) -> None:
+    solver = Solver(Side(every_kind_run))
+    game = dispute(solver, Griefer(Side(every_kind_run), seed), referee, None if seed % 2 else seed % 5)
+    assert (game.solver_wins, game.silence) == (True, None)
+
+
+def test_a_challenger_who_has_the_data_need_not_wait(every_kind_run: Run, referee: Referee) -> None:
+    """It proves, where the solver is silent, what it contests."""
+    place = node_of(ops.Dot)
+    wrong_value = PROGRAM.first_value[place - len(INPUTS)]
+    forged = ForgedSequence(every_kind_run, 2, wrong_value, 3, 1)
+    forged.start = 0.1
+    cheats = [
+        Liar(forged, Stage.OPERATION_OPEN, lambda result, operands: (result, (operands[0] ^ 1, *operands[1:]))),
+        Liar(WrongValue(every_kind_run, 2, wrong_value, 3, 1), Stage.CHUNK_REVEAL, lambda k: ((bytes(32), *k[1:]),)),
+        Liar(WrongValue(every_kind_run, 2, wrong_value, 3, 1), Stage.CHUNK_OPEN, lambda c: (bytes(len(c)),)),
+        Solver(WrongLeaf(every_kind_run, 2, place, other_record)),
+        Liar(WrongEntry(every_kind_run, 2, "state", 0), Stage.STEP_OPEN, lambda *v: (*v[:8], v[8] + 1)),
+    ]
+    for solver in cheats:
+        challenger = Challenger(Side(every_kind_run))
+        game = dispute(WithoutProof(solver), challenger, referee)
+        assert game.last.stage == Stage.PROVE
+        assert referee(game.last, challenger.move(game.last)).stage == Stage.CHALLENGER_WINS
+
+
+def test_no_mutation_of_a_proof_wins_for_the_other(every_kind_run: Run, referee: Referee) -> None:
+    rng = np.random.default_rng(3)
+    for seed in range(30):
+        game = dispute(Solver(Side(every_kind_run)), Griefer(Side(every_kind_run), seed), referee)
+        position, move = game.moves[-1]
+        for at in rng.integers(0, len(move), 40):
+            mutated = bytearray(move)
+            mutated[at] ^= 1 << int(rng.integers(8))
+            try:
+                assert referee(position, bytes(mutated)).stage == Stage.SOLVER_WINS
+            except IllegalMoveError:
+                continue
+
+
+def test_who_agrees_has_nothing_to_contest(every_kind_run: Run, referee: Referee) -> None:
+    game = dispute(Solver(Side(every_kind_run)), Challenger(Side(every_kind_run)), referee)
+    assert game.solver_wins
+    assert isinstance(game.silence, NothingToSayError)
