@@ -150,6 +150,15 @@ class Position:
         """`abi.encode(position)`."""
         return abi.encode(FIELDS, [getattr(self, f.name) for f in fields(self)])
 
+    @staticmethod
+    def decode(data: bytes) -> Position:
+        """The position of `encode`'s bytes. Raises MalformedError."""
+        values = dict(zip([f.name for f in fields(Position)], abi.decode(FIELDS, data), strict=True))
+        try:
+            return Position(**{**values, "stage": Stage(values["stage"]), "what": What(values["what"])})
+        except ValueError as error:
+            raise MalformedError(f"position: {error}") from None
+
     @property
     def hash(self) -> bytes:
         return keccak256(self.encode())
