@@ -21,47 +21,50 @@ def row(words: list[int]) -> str:
     return "0x" + "".join(f"{w:016x}" for w in words)
 
 
-def add_words(value: str, numbers: list[int]) -> str:
+def plus_words(value: str, numbers: list[int]) -> str:
     """`value` plus message word numbers[i] in lane i, the first lane being the highest."""
     for lane, number in enumerate(numbers):
-        value = f"add({value}, mload({SLOTS + 32 * number + 8 * (3 - lane):#x}))"
+        value = f"add(mload({SLOTS + 32 * number + 8 * (3 - lane):#x}), {value})"
     return value
 
 
 def rotated(value: str, n: int) -> str:
-    return f"and(shr({n}, mul(and({value}, m), 0x100000001)), m)"
+    return f"and(shr({n}, mul(and({value}, hi), 0x100000001)), hi)"
 
 
-def mixings(first: list[int], second: list[int]) -> list[str]:
-    """The four mixings of a column or diagonal step, with their first and second message words."""
-    return [
-        f"a := {add_words('add(a, b)', first)}",
-        f"d := {rotated('xor(d, a)', 16)}",
-        "c := add(c, d)",
-        f"b := {rotated('xor(b, c)', 12)}",
-        f"a := {add_words('add(a, b)', second)}",
-        f"d := {rotated('xor(d, a)', 8)}",
-        "c := add(c, d)",
-        f"b := {rotated('xor(b, c)', 7)}",
+def mixing(order: list[int], turns: tuple[str, str, str]) -> list[str]:
+    """A column or diagonal step, after which rows b, c and d turn to the left by lanes.
+
+    `turns` are 2^64 to the lanes of each: a product modulo 2^256 - 1 is a rotation. Intermediate values are variables
+    of a scope of their own, since to assign a value costs more than to forget one.
+    """
+    lines = [
+        f"let x := {plus_words('add(a, b)', order[0::2])}",
+        f"let y := {rotated('xor(d, x)', 16)}",
+        "let z := add(w0, y)",
+        f"let w := {rotated('xor(b, z)', 12)}",
+        f"a := {plus_words('add(x, w)', order[1::2])}",
+        f"let u := {rotated('xor(y, a)', 8)}",
+        "let v := add(z, u)",
+        f"b := mulmod({rotated('xor(w, v)', 7)}, {turns[0]}, w1)",
+        f"w0 := mulmod(v, {turns[1]}, w1)",
+        f"d := mulmod(u, {turns[2]}, w1)",
     ]
-
-
-def turned(lanes: dict[str, int]) -> list[str]:
-    """Each row turned to the left by a number of lanes: a product modulo 2^256 - 1 is a rotation."""
-    return [f"{name} := mulmod({name}, {1 << 64 * n:#x}, not(0))" for name, n in lanes.items()]
+    return ["{", *(f"    {line}" for line in lines), "}"]
 
 
 def source() -> str:
     lines = [f"mstore({32 * i:#x}, w{i})" for i in range(2)]
     lines += [f"mcopy({SLOTS + 32 * i + 28:#x}, {4 * i:#x}, 4)" for i in range(16)]
-    lines += ["let m := 0xffffffff00000000ffffffff00000000ffffffff00000000ffffffff", f"let c := {row(list(START[:4]))}"]
+    lines += ["// From here on w0 is row c, w1 2^256 - 1, lo 2^128, hi the mask: no more variables can be reached."]
+    lines += [f"w0 := {row(list(START[:4]))}", "w1 := not(0)", "let one := 0x10000000000000000"]
+    lines += ["let three := shl(128, one)", "lo := shl(64, one)", f"hi := {row([0xFFFFFFFF] * 4)}"]
     order = list(range(16))
-    for n in range(7):
-        lines += [f"// round {n + 1}: columns, diagonals"]
-        lines += mixings(order[0:8:2], order[1:8:2]) + turned({"b": 1, "c": 2, "d": 3})
-        lines += mixings(order[8:16:2], order[9:16:2]) + turned({"b": 3, "c": 2, "d": 1})
+    for number in range(7):
+        lines += [f"// round {number + 1}: columns, diagonals"]
+        lines += mixing(order[:8], ("one", "lo", "three")) + mixing(order[8:], ("three", "lo", "one"))
         order = [order[i] for i in PERMUTATION]
-    lines += ["lo := and(xor(a, c), m)", "hi := and(xor(b, d), m)"]
+    lines += ["lo := and(xor(a, w0), hi)", "hi := and(xor(b, d), hi)"]
     body = "\n".join(f"            {line}" for line in lines)
     return f"""// SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;

@@ -35,86 +35,78 @@ library Blake3 {
     function root(bytes memory chunk, uint64 index, uint64 length, bytes32[] memory path)
         internal
         pure
-        returns (bytes32)
+        returns (bytes32 value)
     {
+        if (chunk.length != chunkLength(index, length)) revert Merkle.Misfit();
+        (uint256 left, uint256 levels) = Merkle.sides(index, chunks(length));
+        if (path.length != levels) revert Merkle.Misfit();
+        value = chunkValue(chunk, index, levels == 0);
         unchecked {
-            if (chunk.length != chunkLength(index, length)) revert Merkle.Misfit();
-            uint256 last = chunks(length) - 1;
-            bytes32 digest = chunkValue(chunk, index, last == 0);
-            uint256 at = index;
-            for (uint256 i = 0; i < path.length; ++i) {
-                if (last == 0) revert Merkle.Misfit();
-                bool top = i == path.length - 1;
-                if (at & 1 == 1 || at == last) {
-                    digest = parent(path[i], digest, top);
-                    while (at & 1 == 0) (at, last) = (at >> 1, last >> 1);
-                } else {
-                    digest = parent(digest, path[i], top);
-                }
-                (at, last) = (at >> 1, last >> 1);
+            for (uint256 i = 0; i < levels; ++i) {
+                (bytes32 first, bytes32 second) = left >> i & 1 == 1 ? (path[i], value) : (value, path[i]);
+                value = parent(first, second, i == levels - 1);
             }
-            if (last != 0) revert Merkle.Misfit();
-            return digest;
         }
     }
 
     /// @notice The chaining value of chunk number `index`, at most 1,024 bytes; the root where it is the whole input
-    function chunkValue(bytes memory chunk, uint64 index, bool isRoot) internal pure returns (bytes32 value) {
+    function chunkValue(bytes memory chunk, uint64 index, bool isRoot) internal pure returns (bytes32) {
         unchecked {
             uint256 left = chunk.length;
             if (left > CHUNK) revert Merkle.Misfit();
             uint256 aside;
-            uint256 at;
+            uint256 place;
             assembly {
                 // The chunk is copied, with zeros behind, because it may lie where the slots are.
                 aside := mload(0x40)
                 if lt(aside, 0x2a0) { aside := 0x2a0 }
-                at := add(aside, 0x220)
-                mcopy(at, add(chunk, 32), left)
-                calldatacopy(add(at, left), calldatasize(), 64)
+                place := add(aside, 0x220)
+                mcopy(place, add(chunk, 32), left)
+                calldatacopy(add(place, left), calldatasize(), 64)
             }
             _open(aside);
             uint256 counter = (uint256(uint32(index)) << 192) | (uint256(index >> 32) << 128);
-            uint256 flags = CHUNK_START;
             uint256 lo = Blake3Compression.START_LO;
             uint256 hi = Blake3Compression.START_HI;
-            while (true) {
-                uint256 n = left < 64 ? left : 64;
-                left -= n;
-                if (left == 0) flags |= isRoot ? CHUNK_END | ROOT : CHUNK_END;
-                uint256 w0;
-                uint256 w1;
-                assembly {
-                    w0 := mload(at)
-                    w1 := mload(add(at, 32))
-                }
-                (lo, hi) = Blake3Compression.compress(_swap(w0), _swap(w1), lo, hi, counter | (n << 64) | flags);
-                if (left == 0) break;
-                at += 64;
+            uint256 w0;
+            uint256 w1;
+            uint256 flags = CHUNK_START;
+            for (; left > 64; left -= 64) {
+                (w0, w1) = _words(place);
+                (lo, hi) = Blake3Compression.compress(w0, w1, lo, hi, counter | (64 << 64) | flags);
+                place += 64;
                 flags = 0;
             }
+            flags |= isRoot ? CHUNK_END | ROOT : CHUNK_END;
+            (w0, w1) = _words(place);
+            (lo, hi) = Blake3Compression.compress(w0, w1, lo, hi, counter | (left << 64) | flags);
             _close(aside);
-            return bytes32(_swap((_pack(lo) << 128) | _pack(hi)));
+            return _bytes(lo, hi);
         }
     }
 
     /// @notice The chaining value over two subtrees, or the root
     function parent(bytes32 left, bytes32 right, bool isRoot) internal pure returns (bytes32) {
         uint256 aside;
+        uint256 w0;
+        uint256 w1;
         assembly {
             aside := mload(0x40)
             if lt(aside, 0x2a0) { aside := 0x2a0 }
+            mstore(0, left)
+            mstore(0x20, right)
         }
         _open(aside);
-        (uint256 lo, uint256 hi) = Blake3Compression.compress(
-            _swap(uint256(left)),
-            _swap(uint256(right)),
+        (w0, w1) = _words(0);
+        (w0, w1) = Blake3Compression.compress(
+            w0,
+            w1,
             Blake3Compression.START_LO,
             Blake3Compression.START_HI,
             (64 << 64) | (isRoot ? PARENT | ROOT : PARENT)
         );
         _close(aside);
-        return bytes32(_swap((_pack(lo) << 128) | _pack(hi)));
+        return _bytes(w0, w1);
     }
 
     /// @notice The chaining value of a node of n chunks, or the root, from those of its ranges four levels below
@@ -125,19 +117,19 @@ library Blake3 {
         if (next != values.length) revert Merkle.Misfit();
     }
 
-    function _fold(bytes32[] memory values, uint256 at, uint256 n, uint256 levels, bool isRoot)
+    function _fold(bytes32[] memory values, uint256 first, uint256 n, uint256 levels, bool isRoot)
         private
         pure
         returns (bytes32 left, uint256 next)
     {
         unchecked {
             if (levels == 0 || n == 1) {
-                if (at >= values.length) revert Merkle.Misfit();
-                return (values[at], at + 1);
+                if (first >= values.length) revert Merkle.Misfit();
+                return (values[first], first + 1);
             }
             uint256 k = Merkle.split(n);
             bytes32 right;
-            (left, next) = _fold(values, at, k, levels - 1, false);
+            (left, next) = _fold(values, first, k, levels - 1, false);
             (right, next) = _fold(values, next, n - k, levels - 1, false);
             return (parent(left, right, isRoot), next);
         }
@@ -158,21 +150,35 @@ library Blake3 {
         }
     }
 
-    /// @dev Turns the bytes of each of the eight 32-bit words around
-    function _swap(uint256 x) private pure returns (uint256 y) {
+    /// @dev The sixteen message words at a place in memory, as two big-endian numbers
+    function _words(uint256 place) private pure returns (uint256 w0, uint256 w1) {
         assembly ("memory-safe") {
+            w0 := mload(place)
+            w1 := mload(add(place, 32))
             let m := 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff
-            y := or(and(shr(8, x), m), shl(8, and(x, m)))
+            w0 := or(and(shr(8, w0), m), shl(8, and(w0, m)))
+            w1 := or(and(shr(8, w1), m), shl(8, and(w1, m)))
             m := 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff
-            y := or(and(shr(16, y), m), shl(16, and(y, m)))
+            w0 := or(and(shr(16, w0), m), shl(16, and(w0, m)))
+            w1 := or(and(shr(16, w1), m), shl(16, and(w1, m)))
         }
     }
 
-    /// @dev Four lanes of 64 bits, each below 2^32, to 128 bits
-    function _pack(uint256 x) private pure returns (uint256 y) {
+    /// @dev The chaining value in two rows, as bytes
+    function _bytes(uint256 lo, uint256 hi) private pure returns (bytes32 value) {
         assembly ("memory-safe") {
-            y := and(or(x, shr(32, x)), 0xffffffffffffffff0000000000000000ffffffffffffffff)
-            y := or(and(y, 0xffffffffffffffff), shr(64, y))
+            // The lanes' lower halves move together,
+            let m := 0xffffffffffffffff0000000000000000ffffffffffffffff
+            lo := and(or(lo, shr(32, lo)), m)
+            hi := and(or(hi, shr(32, hi)), m)
+            m := 0xffffffffffffffff
+            lo := or(shl(192, shr(128, lo)), shl(128, and(lo, m)))
+            value := or(lo, or(and(shr(64, hi), shl(64, m)), and(hi, m)))
+            // then the bytes of each word turn around.
+            m := 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff
+            value := or(and(shr(8, value), m), shl(8, and(value, m)))
+            m := 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff
+            value := or(and(shr(16, value), m), shl(16, and(value, m)))
         }
     }
 }

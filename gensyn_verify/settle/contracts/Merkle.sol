@@ -48,24 +48,39 @@ library Merkle {
     }
 
     /// @notice The top that `path` leads to from a leaf's digest
-    function top(bytes32 digest, uint256 index, uint256 count, bytes32[] memory path) internal pure returns (bytes32) {
-        if (index >= count) revert Misfit();
-        unchecked {
-            // RFC 9162, 2.1.3.2: `last` is the last node of the level; a last node without a sibling moves up.
-            uint256 last = count - 1;
-            for (uint256 i = 0; i < path.length; ++i) {
-                if (last == 0) revert Misfit();
-                if (index & 1 == 1 || index == last) {
-                    digest = parent(path[i], digest);
-                    while (index & 1 == 0) (index, last) = (index >> 1, last >> 1);
-                } else {
-                    digest = parent(digest, path[i]);
-                }
-                (index, last) = (index >> 1, last >> 1);
+    function top(bytes32 digest, uint64 index, uint64 count, bytes32[] memory path) internal pure returns (bytes32) {
+        (uint256 left, uint256 levels) = sides(index, count);
+        if (path.length != levels) revert Misfit();
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(0, 1)
+            for { let end := add(path, shl(5, levels)) } lt(path, end) { left := shr(1, left) } {
+                path := add(path, 32)
+                let right := shl(5, and(left, 1)) // where our digest stands, counted from the left one's place
+                mstore(add(0x20, right), digest)
+                mstore(sub(0x40, right), mload(path))
+                digest := keccak256(31, 65)
             }
-            if (last != 0) revert Misfit();
+            mstore(0x40, free)
         }
         return digest;
+    }
+
+    /// @notice The siblings on the way up from a leaf: how many, and bit i is set where number i is a left child
+    /// @dev Below the node where the ways to this leaf and to the last one part, all levels are complete. Above it the
+    /// way follows the right edge, where only the left children have siblings.
+    function sides(uint64 index, uint64 count) internal pure returns (uint256 left, uint256 levels) {
+        if (index >= count) revert Misfit();
+        unchecked {
+            uint256 n = index ^ (count - 1);
+            for (; n != 0; n >>= 1) {
+                ++levels;
+            }
+            left = index & ((1 << levels) - 1);
+            for (n = index >> levels; n != 0; n &= n - 1) {
+                left |= 1 << levels++;
+            }
+        }
     }
 
     /// @notice The largest power of two below n > 1: the leaves of the left child of n leaves
@@ -107,19 +122,19 @@ library Merkle {
         }
     }
 
-    function _fold(bytes32[] memory digests, uint256 at, uint256 n, uint256 levels)
+    function _fold(bytes32[] memory digests, uint256 first, uint256 n, uint256 levels)
         private
         pure
         returns (bytes32 left, uint256 next)
     {
         unchecked {
             if (levels == 0 || n == 1) {
-                if (at >= digests.length) revert Misfit();
-                return (digests[at], at + 1);
+                if (first >= digests.length) revert Misfit();
+                return (digests[first], first + 1);
             }
             uint256 k = split(n);
             bytes32 right;
-            (left, next) = _fold(digests, at, k, levels - 1);
+            (left, next) = _fold(digests, first, k, levels - 1);
             (right, next) = _fold(digests, next, n - k, levels - 1);
             return (parent(left, right), next);
         }

@@ -12,7 +12,8 @@ library Scalar {
 
     /// @notice The result of one operation, by its code in the bytes of a program. Operands that it has not are ignored.
     function execute(uint8 code, uint32 a, uint32 b, uint32 c) internal pure returns (uint32) {
-        if (code < 13) return _float(code, a, b, c);
+        if (code == 9) return SoftFloat32.fma(a, b, c);
+        if (code < 13) return _float(code, a, b);
         if (code < 28) return _integer(code - 13, a, b, true);
         if (code < 43) return _integer(code - 28, a, b, false);
         if (code == 43) return a & b;
@@ -49,8 +50,7 @@ library Scalar {
         revert UnknownDtype(dtype);
     }
 
-    function _float(uint8 code, uint32 a, uint32 b, uint32 c) private pure returns (uint32) {
-        if (code == 9) return SoftFloat32.fma(a, b, c);
+    function _float(uint8 code, uint32 a, uint32 b) private pure returns (uint32) {
         if (code == 0) return SoftFloat32.add(a, b);
         if (code == 1) return SoftFloat32.sub(a, b);
         if (code == 2) return SoftFloat32.mul(a, b);

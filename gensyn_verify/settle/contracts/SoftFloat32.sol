@@ -15,9 +15,8 @@ library SoftFloat32 {
     /// @notice a + b
     function add(uint32 a, uint32 b) internal pure returns (uint32) {
         unchecked {
-            (uint256 ea, uint256 ma) = _unpack(a);
-            (uint256 eb, uint256 mb) = _unpack(b);
-            if (_unusual(ea) || _unusual(eb)) {
+            (uint256 ea, uint256 ma, uint256 eb, uint256 mb, bool usual) = _unpack(a, b);
+            if (!usual) {
                 if (ea == 255 || eb == 255) {
                     if (isNan(a) || isNan(b) || (ea == eb && a != b)) return NAN;
                     return ea == 255 ? a : b;
@@ -27,14 +26,20 @@ library SoftFloat32 {
                 (ea, ma) = _denormal(ea, ma);
                 (eb, mb) = _denormal(eb, mb);
             }
-            if (ea < eb) (a, ea, ma, b, eb, mb) = (b, eb, mb, a, ea, ma);
-            uint256 x = ma << 230;
-            uint256 y;
             assembly ("memory-safe") {
+                // the larger exponent first; d that it is above the other
                 let d := sub(ea, eb)
-                y := or(shr(d, shl(230, mb)), gt(d, 230))
+                ma := shl(230, ma)
+                mb := shl(230, mb)
+                switch slt(d, 0)
+                case 0 { mb := or(shr(d, mb), gt(d, 230)) }
+                default {
+                    d := sub(eb, ea)
+                    ea := eb
+                    ma := or(shr(d, ma), gt(d, 230))
+                }
             }
-            return _sum(a >> 31, x, b >> 31, y, ea + 1);
+            return _sum(a >> 31, ma, b >> 31, mb, ea + 1);
         }
     }
 
@@ -46,10 +51,9 @@ library SoftFloat32 {
     /// @notice a * b
     function mul(uint32 a, uint32 b) internal pure returns (uint32) {
         unchecked {
-            (uint256 ea, uint256 ma) = _unpack(a);
-            (uint256 eb, uint256 mb) = _unpack(b);
+            (uint256 ea, uint256 ma, uint256 eb, uint256 mb, bool usual) = _unpack(a, b);
             uint256 s = (a ^ b) >> 31;
-            if (_unusual(ea) || _unusual(eb)) {
+            if (!usual) {
                 if (ea == 255 || eb == 255) {
                     if (isNan(a) || isNan(b) || a << 1 == 0 || b << 1 == 0) return NAN;
                     return uint32(s << 31) | INFINITY;
@@ -65,11 +69,16 @@ library SoftFloat32 {
     /// @notice a * b + c, rounded once
     function fma(uint32 a, uint32 b, uint32 c) internal pure returns (uint32) {
         unchecked {
-            (uint256 ea, uint256 ma) = _unpack(a);
-            (uint256 eb, uint256 mb) = _unpack(b);
-            (uint256 ec, uint256 mc) = _unpack(c);
+            (uint256 ea, uint256 ma, uint256 eb, uint256 mb, bool usual) = _unpack(a, b);
+            uint256 ec;
+            uint256 mc;
             uint256 s = (a ^ b) >> 31;
-            if (_unusual(ea) || _unusual(eb) || _unusual(ec)) {
+            assembly ("memory-safe") {
+                ec := and(shr(23, c), 0xff)
+                mc := or(and(c, 0x7fffff), 0x800000)
+                usual := and(usual, gt(and(add(ec, 1), 0xfe), 0))
+            }
+            if (!usual) {
                 if (ea == 255 || eb == 255) {
                     if (isNan(a) || isNan(b) || isNan(c) || a << 1 == 0 || b << 1 == 0) return NAN;
                     return ec == 255 && c >> 31 != s ? NAN : uint32(s << 31) | INFINITY;
@@ -81,35 +90,33 @@ library SoftFloat32 {
                 if (c << 1 == 0) return _round(s, (ma * mb) << 207, ea + eb - 126);
                 (ec, mc) = _denormal(ec, mc);
             }
-            uint256 x = ma * mb;
-            uint256 y;
-            uint256 e;
             assembly ("memory-safe") {
-                e := sub(add(ea, eb), 300) // x * 2^e, d above the addend's 2^(ec - 150)
-                let d := add(sub(e, ec), 150)
+                // the product, a * 2^(ea - 150); d that its unit is above the addend's
+                ma := mul(ma, mb)
+                ea := sub(add(ea, eb), 150)
+                let d := sub(ea, ec)
                 switch slt(d, not(23))
                 case 0 {
-                    x := shl(206, x)
-                    y := or(shl(sub(206, d), mc), sgt(d, 206))
-                    e := add(e, 175)
+                    ma := shl(206, ma)
+                    mc := or(shl(sub(206, d), mc), sgt(d, 206))
+                    ea := add(ea, 25)
                 }
                 default {
-                    x := or(shl(add(230, d), x), slt(d, not(229)))
-                    y := shl(230, mc)
-                    e := add(ec, 1)
+                    ma := or(shl(add(230, d), ma), slt(d, not(229)))
+                    mc := shl(230, mc)
+                    ea := add(ec, 1)
                 }
             }
-            return _sum(s, x, c >> 31, y, e);
+            return _sum(s, ma, c >> 31, mc, ea);
         }
     }
 
     /// @notice a / b
     function div(uint32 a, uint32 b) internal pure returns (uint32) {
         unchecked {
-            (uint256 ea, uint256 ma) = _unpack(a);
-            (uint256 eb, uint256 mb) = _unpack(b);
+            (uint256 ea, uint256 ma, uint256 eb, uint256 mb, bool usual) = _unpack(a, b);
             uint256 s = (a ^ b) >> 31;
-            if (_unusual(ea) || _unusual(eb)) {
+            if (!usual) {
                 if (isNan(a) || isNan(b)) return NAN;
                 if (ea == 255) return eb == 255 ? NAN : uint32(s << 31) | INFINITY;
                 if (b << 1 == 0) return a << 1 == 0 ? NAN : uint32(s << 31) | INFINITY;
@@ -129,8 +136,9 @@ library SoftFloat32 {
     /// @notice The square root of a
     function sqrt(uint32 a) internal pure returns (uint32 r) {
         unchecked {
-            (uint256 e, uint256 m) = _unpack(a);
-            if (a >= INFINITY || _unusual(e)) {
+            uint256 e = a >> 23;
+            uint256 m = (a & 0x7fffff) | 0x800000;
+            if (e == 0 || e > 254) {
                 if (a << 1 == 0 || a == INFINITY) return a;
                 if (a > INFINITY) return NAN;
                 (e, m) = _normal(e, m);
@@ -263,18 +271,18 @@ library SoftFloat32 {
 
     // ---- parts ---------------------------------------------------------------------------------------------------
 
-    /// @dev Exponent and significand of a number whose exponent is neither 0 nor 255
-    function _unpack(uint32 a) private pure returns (uint256 e, uint256 m) {
+    /// @dev Exponents and significands of two numbers, as they are if no exponent is 0 or 255: usual
+    function _unpack(uint32 a, uint32 b)
+        private
+        pure
+        returns (uint256 ea, uint256 ma, uint256 eb, uint256 mb, bool usual)
+    {
         assembly ("memory-safe") {
-            e := and(shr(23, a), 0xff)
-            m := or(and(a, 0x7fffff), 0x800000)
-        }
-    }
-
-    /// @dev Whether an exponent is 0 or 255
-    function _unusual(uint256 e) private pure returns (bool r) {
-        assembly ("memory-safe") {
-            r := iszero(and(add(e, 1), 0xfe))
+            ea := and(shr(23, a), 0xff)
+            ma := or(and(a, 0x7fffff), 0x800000)
+            eb := and(shr(23, b), 0xff)
+            mb := or(and(b, 0x7fffff), 0x800000)
+            usual := iszero(iszero(mul(and(add(ea, 1), 0xfe), and(add(eb, 1), 0xfe))))
         }
     }
 
@@ -328,11 +336,13 @@ library SoftFloat32 {
             e := sub(e, k)
             // keep 24 bits, or those of the subnormal numbers, whose last is 2^-149
             k := 231
+            let half := 0x3fffffffffffffffffffffffffffffffffffffffffffffffffffffffff // less one
             if slt(e, 1) {
                 k := sub(232, e)
+                half := sub(shl(sub(k, 1), 1), 1)
                 e := 1
             }
-            t := shr(k, add(add(t, sub(shl(sub(k, 1), 1), 1)), and(shr(k, t), 1)))
+            t := shr(k, add(add(t, half), and(shr(k, t), 1)))
             // the first bit, and a carry out of the 24, count into the exponent
             r := add(t, shl(23, sub(e, 1)))
             if gt(r, 0x7f800000) { r := 0x7f800000 }
