@@ -37,7 +37,7 @@ class Parameters:
     """
 
     # rules
-    seat: int = 400 * 10**15  # a verifier's stake for one seat
+    seat: int = 500 * 10**15  # a verifier's stake for one seat
     rate: int = 3277  # probability of a decoy
     burn: int = 32768  # burned share of what is slashed
     delay: int = 4  # blocks from what is fixed to its lot
@@ -45,7 +45,7 @@ class Parameters:
     seats: int = 5  # verifiers on the committee
     reward: int = 10**18  # of the solver, at least the work that a cheater saves
     stake: int = 6 * 10**18  # of the solver
-    fee: int = 20 * 10**15  # for a check
+    fee: int = 15 * 10**15  # for a check
     bounty: int = 100 * 10**15  # for telling a decoy apart
     bond: int = 300 * 10**15  # of a challenger
     attest_time: int = 86400
@@ -169,6 +169,19 @@ def require(p: Parameters) -> None:
         raise FloorError("terms below the floors: " + "; ".join(map(str, violated)))
 
 
+def least_stake(p: Parameters) -> int:
+    """The smallest stake that keeps `cheating`, `withholding` and `challenging`; FloorError if none does."""
+    kept, cost, escaped = ONE - p.burn, p.check_cost * ONE * ONE, miss(p)
+    if escaped == WHOLE:
+        raise FloorError(f"no stake deters: seats {p.seats}, detection {p.detection}, dishonest {p.dishonest}")
+    loss = ONE * (p.gain * escaped + p.reward * WHOLE) // (WHOLE - escaped) + 1
+    return max(
+        -(-(loss + kept * p.seats * p.seat) // p.burn),
+        ONE * p.seats * max(p.seat + p.fee, p.bounty) // p.burn + 1,
+        (p.detection * ONE * p.challenger_game_cost + cost) // (p.detection * kept) + 1,
+    )
+
+
 def least(p: Parameters) -> Parameters:
     """`p` with the smallest seat, fee, stake, bond and times that keep all floors, everything else as it is.
 
@@ -178,22 +191,34 @@ def least(p: Parameters) -> Parameters:
     seat = max(1, cost // (p.rate * p.detection) + 1 - p.bounty)
     missed = p.rate * (ONE - p.detection) * (p.bounty + seat)
     fee = (missed + cost) // ((ONE - p.rate) * ONE) + 1
-    escaped = miss(p)
-    if escaped == WHOLE:
-        raise FloorError(f"no stake deters: seats {p.seats}, detection {p.detection}, dishonest {p.dishonest}")
-    loss = ONE * (p.gain * escaped + p.reward * WHOLE) // (WHOLE - escaped) + 1
-    stake = max(
-        -(-(loss + kept * p.seats * seat) // p.burn),
-        ONE * p.seats * max(seat + fee, p.bounty) // p.burn + 1,
-        (p.detection * ONE * p.challenger_game_cost + cost) // (p.detection * kept) + 1,
-    )
+    p = replace(p, seat=seat, fee=fee)
     return replace(
         p,
-        seat=seat,
-        fee=fee,
-        stake=stake,
+        stake=least_stake(p),
         bond=-(-ONE * p.solver_game_cost // kept),
         attest_time=p.check_time,
         challenge_time=p.check_time,
         clock=MOVES * p.response_time,
     )
+
+
+def rules(p: Parameters) -> dict[str, int]:
+    """The rules by which a contract keeps the floors of tasks like `p`, named as in Settlement.sol.
+
+    stakeRatio (units of 2^-16) stands for "cheating" and "withholding", minBond for "challenging" and "griefing", seat
+    for "checking", minWindow and minClock (seconds) for the times. Raises FloorError where seat and fee are too low.
+    """
+    stake = least_stake(p)
+    low = replace(least(p), seat=p.seat, fee=p.fee, stake=stake)
+    require(low)
+    return {
+        "seat": p.seat,
+        "minBond": max(low.bond, p.challenger_game_cost + p.check_cost * ONE // p.detection + 1),
+        "stakeRatio": -(-stake * ONE // p.reward),
+        "minClock": low.clock,
+        "minWindow": low.attest_time,
+        "rate": p.rate,
+        "burn": p.burn,
+        "minSeats": p.seats,
+        "delay": p.delay,
+    }

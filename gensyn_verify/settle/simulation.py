@@ -7,7 +7,7 @@ break this floor. Amounts are float64, in units of the cost of a check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,8 +18,8 @@ from gensyn_verify.settle.parameters import MOVES, ONE, Parameters
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-CHECK, APPROVE, REJECT, ABSTAIN, COLLUDE = range(5)
-VERIFIERS = ("check", "approve unseen", "reject unseen", "abstain", "collude")
+CHECK, APPROVE, REJECT, ABSTAIN, COLLUDE, COPY = range(6)
+VERIFIERS = ("check", "approve unseen", "reject unseen", "abstain", "collude", "copy the first seat")
 HONEST, CHEAT, SELF_CHALLENGE, WITHHOLD = range(4)
 SOLVERS = ("honest", "cheat", "cheat and challenge oneself", "withhold a decoy")
 NOBODY, WATCH, GRIEF = range(3)
@@ -69,6 +69,10 @@ def play(
     checks = (seats == CHECK) & (not u.late)
     sealed = (seats != ABSTAIN) & ((seats != CHECK) | checks)
     dissents = np.where(seats == COLLUDE, decoy[:, None], seats == REJECT) | (checks & found & (wrong | decoy)[:, None])
+
+    copies = seats == COPY  # another seat of the owner of seat 0, which must not copy itself
+    dissents = np.where(copies, dissents[:, :1], dissents)
+    sealed = np.where(copies, sealed[:, :1], sealed)
 
     # who challenges the run that was disclosed: seats saw it only if it was shown
     knows = checks & found & (wrong & ~decoy)[:, None]
@@ -145,7 +149,7 @@ def _verifier(strategy: int) -> Side:
 
 
 def expected_verifier(p: Parameters, strategy: int) -> float:
-    """What a seat earns beside an honest solver, in check costs; whatever the other seats do."""
+    """What a seat earns beside an honest solver, in check costs, whatever others do; of COPY, if seat 0 checks."""
     u = Units(p)
     if strategy == CHECK:
         return -1.0 if u.late else (1 - u.p) * u.f + u.p * (u.d * u.B - (1 - u.d) * u.L) - 1
@@ -154,6 +158,7 @@ def expected_verifier(p: Parameters, strategy: int) -> float:
         REJECT: u.p * u.B,
         ABSTAIN: 0.0,
         COLLUDE: (1 - u.p) * u.f + u.p * u.B,
+        COPY: (1 - u.p) * u.f + u.p * (u.d * u.B - (1 - u.d) * u.L),
     }[strategy]
 
 
@@ -377,9 +382,3 @@ def evolve(
         verifiers.append(x)
         cheats.append(y)
     return Dynamics(np.array(verifiers), np.array(cheats))
-
-
-def run(p: Parameters, seed: int, tasks: int, names: Sequence[str] = ()) -> list[tuple[Result, Result]]:
-    """(with `p`, with the scenario's floor broken) of the named scenarios, of all if none is named."""
-    chosen = [s for s in SCENARIOS if not names or s.floor in names]
-    return [(simulate(s, p, seed, tasks), simulate(s, s.broken(p), seed, tasks)) for s in chosen]

@@ -31,7 +31,9 @@ def run_code(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["solve", "--help"], ["demo", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["solve", "--help"], ["demo", "--help"], ["simulate", "--help"], ["--version"]]
+)
 def test_help_imports_neither_torch_nor_numpy_nor_native_code(arguments: list[str]) -> None:
     done = run_code(
         "import sys\n"

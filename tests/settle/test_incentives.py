@@ -79,7 +79,7 @@ def test_simulated_payoffs_lie_within_the_confidence_interval_of_the_closed_form
                 assert abs(side.mean - side.expected) <= side.margin + 1e-6 * abs(side.expected), (x, result)
 
 
-@pytest.mark.parametrize("strategy", range(5), ids=simulation.VERIFIERS)
+@pytest.mark.parametrize("strategy", range(5), ids=simulation.VERIFIERS[:5])
 def test_what_a_seat_earns_beside_an_honest_solver_does_not_depend_on_the_other_seats(strategy):
     p, tasks = Parameters(), 30_000
     for others in (simulation.CHECK, simulation.APPROVE, simulation.REJECT, simulation.COLLUDE):
@@ -95,6 +95,18 @@ def test_a_seat_that_the_solver_tells_of_decoys_saves_a_check_and_gains_no_more(
         told, honest = (simulation.expected_verifier(p, s) for s in (simulation.COLLUDE, simulation.CHECK))
         u = simulation.Units(p)
         assert told - honest == pytest.approx(1 + u.p * (1 - u.d) * (u.B + u.L))
+
+
+def test_seats_of_one_owner_share_a_check_and_guard_like_one_seat():
+    p, tasks = replace(Parameters(), dishonest=0, detection=ONE * 3 // 4), 50_000
+    seats = np.full((tasks, p.seats), simulation.COPY)
+    seats[:, 0] = simulation.CHECK
+    honest = simulation.play(p, np.random.default_rng(0), np.full(tasks, simulation.HONEST), seats).seats[:, 3]
+    expected = simulation.expected_verifier(p, simulation.COPY)
+    assert expected == pytest.approx(simulation.expected_verifier(p, simulation.CHECK) + 1)
+    assert abs(honest.mean() - expected) <= simulation.Z * honest.std() / tasks**0.5
+    cheat = simulation.play(p, np.random.default_rng(0), np.full(tasks, simulation.CHEAT), seats).solver
+    assert (cheat > 0).mean() == pytest.approx(1 / 4 + 3 / 4 * p.rate / ONE, abs=0.01)  # five seats: 0.05
 
 
 def test_one_checker_or_one_whistleblower_undoes_a_colluding_committee():
@@ -143,7 +155,7 @@ def test_populations_become_honest_inside_the_floors_and_lazy_below_them():
 
 
 def test_where_nearly_everybody_cheats_rejecting_unseen_feeds_on_checkers_unless_it_must_show_evidence():
-    p = Parameters()
+    p = replace(Parameters(), detection=ONE)
     trap = simulation.evolve(p, 0, honest=0.05)
     assert trap.verifiers[-1][2] > 0.5
     assert trap.cheats[-1] > 0.9
@@ -163,6 +175,31 @@ def test_least_terms_cannot_be_lowered():
         assert {"cheating", "withholding", "challenging"} & set(lower)
         if p.seat > 1:
             assert "checking" in [f.name for f in floors(replace(p, seat=p.seat - 1))]
+
+
+def test_terms_at_the_contracts_rules_keep_all_floors():
+    for p in (Parameters(), *GRID):
+        rules = parameters.rules(p)
+        terms = {
+            "seat": rules["seat"],
+            "stake": -(-p.reward * rules["stakeRatio"] // ONE),
+            "bond": rules["minBond"],
+            "attest_time": rules["minWindow"],
+            "challenge_time": rules["minWindow"],
+            "clock": rules["minClock"],
+        }
+        assert floors(replace(p, **terms)) == []
+
+
+def test_the_example_is_accepted_by_a_contract_with_its_rules():
+    p = Parameters()
+    rules = parameters.rules(p)
+    assert p.stake * ONE >= p.reward * rules["stakeRatio"]
+    assert p.bond >= rules["minBond"]
+    assert p.stake * (ONE - p.burn) >= rules["minBond"] * ONE
+    assert p.rate * (p.seat + p.bounty + p.fee) >= 2 * ONE * p.fee
+    with pytest.raises(FloorError, match="guessing"):
+        parameters.rules(replace(p, fee=1))
 
 
 def test_miss_is_the_exact_probability_rounded_up():
