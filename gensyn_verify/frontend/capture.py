@@ -164,6 +164,7 @@ def trace_step(
     *,
     loss_takes_model: bool = False,
     seed: int | None = None,
+    steps: int = 0,
     **training: Any,
 ) -> Captured:
     """One training step (zero_grad, forward, loss, backward, optimizer.step) as a program.
@@ -171,8 +172,9 @@ def trace_step(
     The batch is (inputs, *targets), or a tensor alone, and the loss `loss_fn(model(inputs), *targets)`; inputs that
     are a tuple or a dict are spread over the model's arguments. With `loss_takes_model` the batch may be any nest of
     tensors and the loss is `loss_fn(model, batch)`. `optimizer` may be several, of different parameters. `seed` feeds
-    dropout; default: torch.initial_seed(). Further keyword arguments are the fields of `Training`; without `lr` and
-    `scheduler` the learning rates stay what the optimizer has now.
+    dropout; default: torch.initial_seed(). `steps` of these steps lie behind what model and optimizer hold: the
+    captured state counts them. Further keyword arguments are the fields of `Training`; without `lr` and `scheduler`
+    the learning rates stay what the optimizer has now.
 
     Parameters, buffers and existing optimizer state are read, nothing is changed. Gradients that lie in `.grad` play
     no part. Modules are captured in the mode (train or eval) they are in. int64 tensors become int32.
@@ -191,6 +193,9 @@ def trace_step(
     check_memory(parameters, buffers)
     update = optimizers.read(optimizer, parameters)
     scale = scaling.read(options.loss_scale)
+    if isinstance(scale, Scaler):
+        scale.skipped = update.uncounted(steps)
+    update = update.behind(steps - (scale.skipped if isinstance(scale, Scaler) else 0))
     average = None if options.ema is None else Average.read(model, averaged_model(model, options.ema))
     first = first_rows(batch, options.microbatches(names, leaves))
     traced = trace(step, first, names, [m.name for m in update.members], options.autocast)
@@ -201,7 +206,7 @@ def trace_step(
         scale if isinstance(scale, Scaler) else None,
     )  # fmt: skip
     schedule = _schedule(captured, options)
-    return dataclasses.replace(captured, state=captured.read_state(0), schedule=schedule)
+    return dataclasses.replace(captured, state=captured.read_state(steps), schedule=schedule)
 
 
 def _schedule(captured: Captured, options: Training) -> Callable[[int], dict[str, Array]]:

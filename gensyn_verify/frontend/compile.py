@@ -54,8 +54,8 @@ class Step:
         self.captured: Captured | None = None
         self.averaged = None if options.ema is None else averaged_model(model, options.ema)
         training["ema"] = self.averaged
-        self._capture: Callable[[Any], Captured] = lambda batch: trace_step(
-            model, loss_fn, optimizer, batch, loss_takes_model=loss_takes_model, seed=seed, **training
+        self._capture: Callable[[Any, int], Captured] = lambda batch, steps: trace_step(
+            model, loss_fn, optimizer, batch, loss_takes_model=loss_takes_model, seed=seed, steps=steps, **training
         )
         self._model = model
         self._lr = options.lr
@@ -76,10 +76,15 @@ class Step:
         """Steps done so far."""
         return self._taken
 
-    def prepare(self, batch: Any) -> Captured:
-        """Capture with this batch's shapes, if that has not happened; runs nothing."""
+    def prepare(self, batch: Any, steps: int = 0) -> Captured:
+        """Capture with this batch's shapes, if that has not happened; runs nothing.
+
+        `steps` of these steps lie behind what module and optimizer hold, of a checkpoint for one: the next one is
+        number `steps` + 1, so dropout draws what it would have drawn without the break.
+        """
         if self.captured is None:
-            self.captured = self._capture(batch)
+            self.captured = self._capture(batch, steps)
+            self._taken = steps
             self._parts = self._parts_now()
             self._executor = backends.make(self._backend, self.captured.program)
             self._executor.load(self.captured.state)

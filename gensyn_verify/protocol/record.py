@@ -93,7 +93,11 @@ class Recorder:
         self._open(task, resume=False)
 
     def _resume(self) -> None:
-        """Take up the run that is there: its last checkpoint becomes the state of the step."""
+        """Take up the run that is there: its last checkpoint becomes the state of the step.
+
+        A step that has steps behind it already, from a checkpoint of the user's, keeps its state: the run must have
+        been in it, and goes on from there.
+        """
         captured, run = self._step.captured, open_run(self._out)
         if captured is None:
             raise BundleError(f"to resume {run.url}, capture the step first: step.prepare(batch)")
@@ -104,9 +108,17 @@ class Recorder:
                 f"{run.url} is a run of program {run.task.program.digest.hex()}, the step is "
                 f"{captured.program.digest.hex()}: model, loss, optimizer, options and batch shapes must be the same"
             )
-        writer = self._open(run.task, resume=True)
-        self._state = writer.saved_state()
-        self._step.resume(self._state)
+        try:
+            writer = self._open(run.task, resume=True)
+            if self._step.steps:
+                self._state = captured.read_state(self._step.steps)
+                writer.rewind(self._state)
+            else:
+                self._state = writer.saved_state()
+                self._step.resume(self._state)
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, task: Task, resume: bool) -> RunWriter:
         environ = environment("cpu")
@@ -180,7 +192,8 @@ def record(
     With `resume`, a run that is there and not finished is taken up where its last checkpoint left it, in a process that
     has built and prepared the same step: module, optimizer and `step.steps` are then as of that checkpoint, and the
     loop goes on with batch number `step.steps`. Its task and interval stay; the commitment is that of a run without
-    the break.
+    the break. Where module and optimizer come from a checkpoint of the loop's own, of step n, `step.prepare(batch,
+    steps=n)` says so: the run then goes on from its step n, and what it had recorded after it is given up.
 
         step.prepare(batches[0])
         with gv.record(step, "run", resume=True):

@@ -291,11 +291,33 @@ class RunWriter:
         if self._salt is not None and header.salt != self._salt:
             raise BundleError(f"{where} under another salt; a run keeps the salt it began with")
 
-    def _read_back(self) -> None:
-        """Take up the steps that are on disk; a last interval that is not whole is taken up and rewritten later."""
+    def rewind(self, state: Mapping[str, Array]) -> None:
+        """Give up the steps after the one that left `state`; the run goes on from there.
+
+        Raises BundleError, and gives up nothing, where no step of the run left it.
+        """
+        roots = roots_of(state)
+        self.accumulator, self.steps, self.last_roots, self._pending = RunAccumulator(), 0, self.task.state, []
+        self._saved()
+        self._read_back(until=roots)
+        if self.last_roots != roots:
+            raise BundleError(f"{self.folder.url}: the state to go on from is none that this run has been in")
+        for n in reversed(Run(self.folder, self.header, None, self.task).intervals):
+            if n * self.task.interval >= self.steps:
+                self.folder.remove(log.file_name(n))
+        self.folder.sync(log.FOLDER)
+        self.close_interval(state)
+
+    def _read_back(self, until: Mapping[str, bytes] | None = None) -> None:
+        """Take up the steps that are on disk, up to the one that left the state with the roots `until`.
+
+        A last interval that is not whole is taken up and rewritten later.
+        """
         run = Run(self.folder, self.header, None, self.task)
         numbers = run.intervals
         for n in numbers:
+            if self.last_roots == until:
+                return
             segment = run.segment(n)
             whole = len(segment.steps) == self.task.interval or n == numbers[-1]
             if not (segment.interval == n and n * self.task.interval == segment.first == self.steps and whole):
@@ -305,7 +327,10 @@ class RunWriter:
                 )
             self._pending = []
             for record in segment.steps:
-                self._take(record)
+                if self.last_roots != until:
+                    self._take(record)
+            if len(self._pending) < len(segment.steps):
+                return
             if len(segment.steps) == self.task.interval:
                 self._pending = []
             self._saved()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import signal
 import subprocess
@@ -225,6 +226,45 @@ def test_killed_recording_resumes_to_the_same_commitment(tmp_path: Path, capsys:
     assert gv.replay(broken, everything=True).verdict is gv.Verdict.VERIFIED
 
 
+def test_recording_goes_on_from_a_checkpoint_of_the_loop(tmp_path: Path) -> None:
+    """The run is taken back to the step that the checkpoint is of; dropout follows the step's number."""
+    batches = [(torch.randn(8, 6), torch.randint(0, 3, (8,))) for _ in range(9)]
+    options: dict[str, Any] = {
+        "interval": 2, "salt": bytes(32), "identity": gv.Identity.unsigned("0x" + "a5" * 20), "resume": True
+    }  # fmt: skip
+
+    def built() -> tuple[nn.Module, torch.optim.Optimizer, Any]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.Dropout(0.3), nn.Linear(12, 3))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        return model, optimizer, compile(model, nn.CrossEntropyLoss(), optimizer, seed=4)
+
+    _, _, step = built()
+    with gv.record(step, tmp_path / "whole", **options) as whole:
+        for batch in batches:
+            step(batch)
+    for n in (1, 3, 4):  # after the first step, inside of an interval, at its end
+        model, optimizer, step = built()
+        with contextlib.suppress(KeyError), gv.record(step, tmp_path / f"broken{n}", **options):
+            for batch in batches[:7]:
+                step(batch)
+                if step.steps == n:
+                    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+            raise KeyError
+        model, optimizer, step = built()
+        model.load_state_dict(saved[0])
+        optimizer.load_state_dict(saved[1])
+        step.prepare(batches[0], steps=n)
+        with gv.record(step, tmp_path / f"broken{n}", **options) as broken:
+            assert gv.open_run(tmp_path / f"broken{n}").steps_done == n
+            for batch in batches[n:]:
+                step(batch)
+        assert broken.run is not None
+        assert whole.run is not None
+        assert broken.run.commitment == whole.run.commitment
+        assert gv.replay(broken.run, everything=True).verdict is gv.Verdict.VERIFIED
+
+
 def test_resuming_says_what_is_missing(tmp_path: Path) -> None:
     task = TASKS["mlp"]
     first, *batches = task.batches(3)
@@ -245,7 +285,8 @@ def test_resuming_says_what_is_missing(tmp_path: Path) -> None:
     other = compiled(0.8)
     other.prepare(first)
     refused(other, "run of program", "run")
-    refused(step, "before its first call", "run")
+    step(first)
+    refused(step, "none that this run has been in", "run")
     again = compiled(0.9)
     again.prepare(first)
     with gv.record(again, tmp_path / "run", resume=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -130,6 +130,15 @@ class Update:
     def only(self, names: Sequence[str]) -> Update:
         """Without the parameters that have no gradient: PyTorch leaves them and their slots alone."""
         return Update(self.groups, tuple(m for m in self.members if m.name in names))
+
+    def behind(self, steps: int) -> Update:
+        """The same where `steps` steps of the program are among the updates that the optimizers count already."""
+        return Update(self.groups, tuple(replace(m, taken=max(m.taken - steps, 0)) for m in self.members))
+
+    def uncounted(self, steps: int) -> int:
+        """How many of `steps` steps the optimizers do not count as updates: a GradScaler skipped them."""
+        counts = [m.taken for m in self.members if m.group.family.counted and m.state]
+        return max(steps - max(counts), 0) if counts else 0
 
     # ---- per-step scalars ---------------------------------------------------------------------------------------
 
