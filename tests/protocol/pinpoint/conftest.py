@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from bundles import SALT, SOLVER
 from cheats import every_kind, some_task
+from contracts.referee import contracts
 
 from gensyn_verify.protocol.pinpoint.descent import Referee
-from gensyn_verify.protocol.pinpoint.position import advance
+from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Position, advance
 from gensyn_verify.protocol.run import Run
 from gensyn_verify.protocol.solve import solve
 
@@ -19,7 +22,22 @@ def every_kind_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return solve(task, folder / "run", identity=SOLVER, salt=SALT)
 
 
-@pytest.fixture(params=["python"])
+@pytest.fixture(params=["python", "contract"])
 def referee(request: pytest.FixtureRequest) -> Referee:
     """Who decides: position x move -> position."""
-    return advance
+    if request.param == "python":
+        return advance
+    contract = contracts().advance
+
+    def both(position: Position, move: bytes) -> Position:
+        """The contract, which makes of every move what Python makes of it."""
+        try:
+            found = contract(position, move)
+        except IllegalMoveError as error:
+            pytest.fail(f"the contract alone refuses: {error}; Python: {advance(position, move)}")
+        # A contract does not read what it does not need, so that it may take what Python refuses to decode.
+        with contextlib.suppress(IllegalMoveError):
+            assert found == advance(position, move)
+        return found
+
+    return both
