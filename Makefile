@@ -1,11 +1,13 @@
 # make demo    the main job on real data, from nothing: environment, train, commit, replay, tamper
 # make test    what every change must pass: style, types, tests
 # Every target makes the environment it needs; where that is there already, it costs nothing.
-# Variables: PYTHON (interpreter of a new environment), VENV (its folder), ARGS (passed on to the command).
+# Variables: PYTHON (interpreter of a new environment), VENV (its folder), ARGS (passed on to the command), TORCH (the
+# version that test-torch-versions compares with).
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+TORCH ?= 2.9.1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NODE := tests/contracts/node_modules
@@ -13,7 +15,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.c tests/native/*.cpp exampl
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo test lint format contracts test-contracts test-floats test-isas test-opinfo test-sanitize test-aarch64 test-exhaustive test-fuzz test-models bench wheel clean
+.PHONY: demo test lint format contracts test-contracts test-floats test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -72,6 +74,10 @@ test-opinfo: $(VENV)/.dev
 # The same bits on another processor: NEON and portable kernels under qemu-user (see the script for what it needs).
 test-aarch64: $(VENV)/.dev
 	.ci/aarch64.sh $(BIN)/python
+
+# The same programs from another version of PyTorch; TORCH says which.
+test-torch-versions: $(VENV)/.dev
+	.ci/torch_versions.sh $(BIN)/python $(TORCH)
 
 # The native code under Address-, UndefinedBehavior- and ThreadSanitizer, by g++ and clang++; ARGS picks Python tests.
 test-sanitize: $(VENV)/.dev

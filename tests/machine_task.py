@@ -1,8 +1,8 @@
 """Training tasks that every machine must commit to alike.
 
-`machine` uses seven of the nine node kinds (not sort and scan), every dtype and the published functions, and needs no
-torch: a convolutional and embedding classifier with dropout, layer normalisation and momentum. Where torch is there,
-`mlp` and `cnn` are captured from PyTorch. As a script:
+`machine` uses every node kind, every dtype and the published functions, and needs no torch: a convolutional and
+embedding classifier with dropout, layer normalisation and momentum. Where torch is there, `mlp` and `cnn` are captured
+from PyTorch. As a script:
 
     machine_task.py write FOLDER             the task bundles, one a name
     machine_task.py solve FOLDER [FLAG ...]  solves them all once a flag, and prints the run commitments and the machine
@@ -47,6 +47,7 @@ STATE = {
     "kernel_moment": TensorType(F32, (CHANNELS, 9)),
     "gain": TensorType(F32, (FEATURES,)),
     "count": TensorType(Dtype.i32, (CLASSES,)),
+    "trend": TensorType(F32, (CLASSES,)),
     "seed": TensorType(Dtype.u32, (2,)),
     "step": TensorType(Dtype.u32, ()),
 }
@@ -111,6 +112,11 @@ def program() -> Program:
         lambda p, h: h.builder.select(h, -functions.log(p.max(2.0**-60)), 0.0), share, hit, shape=(BATCH, CLASSES)
     )
 
+    # a running mean over the rows, and which class is how often the least likely
+    (trend,) = g.scan(lambda m, p: m.builder.fma(m, 0.9, p * 0.1), [s["trend"]], [share])
+    trend = g.reshape(g.slice(trend, (BATCH - 1, 0), (1, CLASSES)), (CLASSES,))
+    least = g.reshape(g.slice(g.sort(share), (0, 0), (BATCH, 1)), (BATCH,))
+
     # gradients, momentum and the next state
     d_weight = g.dot(features, error, transpose_a=True)
     d_features = g.map(
@@ -130,7 +136,14 @@ def program() -> Program:
         "moment": moment,
         "kernel_moment": kernel_moment,
         "gain": g.map(lambda w, d: (w - d * 1e-3).min(4.0), s["gain"], g.reduce("sum", d_features, [0])),
-        "count": g.map(lambda c, a, z: c + a * 3 + z, s["count"], g.scatter_add(label, label, CLASSES), classes),
+        "count": g.map(
+            lambda c, a, b, z: c + a * 3 + b * 5 + z,
+            s["count"],
+            g.scatter_add(label, label, CLASSES),
+            g.scatter_add(least, least, CLASSES),
+            classes,
+        ),
+        "trend": trend,
         "seed": s["seed"],
         "step": g.map(lambda n: n + 1, s["step"]),
         "numbers": numbers,
@@ -157,6 +170,7 @@ def initial_state() -> dict[str, Array]:
         "kernel_moment": np.full((CHANNELS, 9), 1e-40, np.float32),
         "gain": np.ones(FEATURES, np.float32),
         "count": np.zeros(CLASSES, np.int32),
+        "trend": np.full(CLASSES, 0.1, np.float32),
         "seed": np.array([11, 13], np.uint32),
         "step": np.array(0, np.uint32),
         "numbers": np.arange(CLASSES, dtype=np.int32),

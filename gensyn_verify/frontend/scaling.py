@@ -21,10 +21,10 @@ from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend.gradients import FLT_MAX, Gradients, largest
 from gensyn_verify.frontend.tensors import holds, to_array
 from gensyn_verify.program import Dtype, ProgramBuilder, Reg, Scalar, TensorType, Value
+from gensyn_verify.program.program import SKIPPED
 
 WINDOW = 32
-SCALE, TRACKER, SKIPPED = "scaler.scale", "scaler.growth_tracker", "scaler.skipped"
-SKIPPED_METRIC = "skipped"
+SCALE, TRACKER, COUNT = "scaler.scale", "scaler.growth_tracker", "scaler.skipped"
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Scaler:
         return {
             SCALE: to_array(scale.float().reshape(()), "the loss scale"),
             TRACKER: to_array(tracker.int().reshape(()), "the growth tracker"),
-            SKIPPED: np.array(self.skipped, np.int32),
+            COUNT: np.array(self.skipped, np.int32),
         }
 
     def _tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,7 +55,7 @@ class Scaler:
         scale, tracker = self._tensors()
         scale.fill_(float(state[SCALE]))
         tracker.fill_(int(state[TRACKER]))
-        self.skipped = int(state[SKIPPED])
+        self.skipped = int(state[COUNT])
 
     def holds(self, state: Mapping[str, Array]) -> bool:
         scale, tracker = self._tensors()
@@ -73,7 +73,7 @@ class Scaling:
 
     @staticmethod
     def begin(g: ProgramBuilder, scaler: torch.amp.GradScaler) -> Scaling:
-        types = {SCALE: Dtype.f32, TRACKER: Dtype.i32, SKIPPED: Dtype.i32}
+        types = {SCALE: Dtype.f32, TRACKER: Dtype.i32, COUNT: Dtype.i32}
         return Scaling(scaler, *(g.input("state", name, TensorType(d, ())) for name, d in types.items()))
 
     def window_entry(self, g: ProgramBuilder) -> Value:
@@ -102,9 +102,9 @@ class Scaling:
 
         with g.origin("loss scale"):
             following = g.maps(f, skip, self.scale, self.tracker, self.skipped)
-        for name, value in zip((SCALE, TRACKER, SKIPPED), following, strict=True):
+        for name, value in zip((SCALE, TRACKER, COUNT), following, strict=True):
             g.output("state", name, value)
-        g.output("metric", SKIPPED_METRIC, skip)
+        g.output("metric", SKIPPED, skip)
 
 
 def unscale(g: ProgramBuilder, gradients: Gradients, scale: Value | float) -> Gradients:

@@ -20,6 +20,7 @@ from gensyn_verify.program.types import Dtype, Reg, Shape, TensorType
 
 INPUT_ROLES = ("state", "batch", "scalar")
 OUTPUT_ROLES = ("state", "metric")
+SKIPPED = "skipped"  # a boolean metric of this name says that the step updated nothing, whatever its loss
 MAX_NODES = 1 << 17
 MAX_NODE_INPUTS = 1 << 12
 MAX_NAME = 200

@@ -8,11 +8,10 @@ import numpy as np
 
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array, widen
-from gensyn_verify.program.program import Program
+from gensyn_verify.program.program import SKIPPED, Program
 from gensyn_verify.program.types import Dtype, TensorType
 
 Test = Callable[[int], bool]
-SKIPPED = "skipped"
 
 
 def non_finite(metrics: Mapping[str, Array], program: Program) -> str:
