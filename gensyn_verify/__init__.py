@@ -29,7 +29,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gensyn_verify.api import capture, compile, open_run, open_task, record, replay, solve
+    from gensyn_verify.api import capture, compile, open_run, open_task, pinpoint, record, replay, solve
     from gensyn_verify.errors import GensynVerifyError
     from gensyn_verify.program import Program
     from gensyn_verify.protocol.identity import Identity
@@ -42,6 +42,7 @@ _HOME = {
     "compile": "api",
     "open_run": "api",
     "open_task": "api",
+    "pinpoint": "api",
     "record": "api",
     "replay": "api",
     "solve": "api",
@@ -58,7 +59,7 @@ _HOME = {
 
 __all__ = [
     "Finding", "GensynVerifyError", "Identity", "Policy", "Program", "Report", "Run", "Task", "Verdict", "capture",
-    "compile", "open_run", "open_task", "record", "replay", "solve",
+    "compile", "open_run", "open_task", "pinpoint", "record", "replay", "solve",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 capture     a PyTorch training step and its data -> task
 solve       task -> run
 replay      run -> report
+pinpoint    two runs -> where they part, down to one operation
 compile     a training step for a loop of one's own
 record      that loop -> run
 open_task, open_run
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gensyn_verify.errors import CaptureError
+from gensyn_verify.protocol.pinpoint.descent import pinpoint
 from gensyn_verify.protocol.record import INTERVAL, record
 from gensyn_verify.protocol.replay import replay
 from gensyn_verify.protocol.run import open_run
@@ -104,4 +106,4 @@ def compile(
     return frontend_compile(model, loss_fn, optimizer, **options)
 
 
-__all__ = ["capture", "compile", "open_run", "open_task", "record", "replay", "solve"]
+__all__ = ["capture", "compile", "open_run", "open_task", "pinpoint", "record", "replay", "solve"]

@@ -89,14 +89,19 @@ Patch = Callable[[int, dict[str, np.ndarray], dict[str, np.ndarray], dict[str, n
 
 
 def dishonest_solve(
-    task: Task, out: Path, before: Patch | None = None, after: Patch | None = None, steps: int = 0
+    task: Task,
+    out: Path,
+    before: Patch | None = None,
+    after: Patch | None = None,
+    steps: int = 0,
+    backend: str = "reference",
 ) -> Run:
     """The honest solver with one patch: `before` and `after` a step may edit state, batch and scalars in place.
 
     Everything that it commits to is consistent with what it did; `steps` makes it stop early.
     """
     with RunWriter(task, out, SOLVER, salt=SALT, resume=False, environment={}) as writer:
-        executor = backends.make("reference", task.program)
+        executor = backends.make(backend, task.program)
         executor.load(task.initial_state())
         for step in range(steps or task.steps):
             batch = {n: a.copy() for n, a in task.batch(step).items()}

@@ -6,6 +6,8 @@ sequence    THE DEFINITION of what an element is computed by, operation by opera
 abi         the encoding of positions and moves
 position    the referee: position x move -> position, a pure function
 trace       a step run once more with every value kept
-players     solver and challenger: one engine on two runs
-descent     the game played out, as a report and a picture
+players     solver and challenger: a strategy each over a side
+side        what one party has: task, own run, trace and sequence
+game        the game played out
+descent     two runs, and where they part; picture: as text and as a drawing
 """

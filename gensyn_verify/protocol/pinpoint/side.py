@@ -53,7 +53,10 @@ class Side:
         """The tree over the step entries."""
         log = MerkleLog()
         for n in self.run.intervals:
-            for record in self.run.segment(n).steps:
+            segment = self.run.segment(n)
+            if segment.first != n * self.task.interval:
+                raise BundleError(f"{self.run.url}: the log of interval {n} begins with step {segment.first}")
+            for record in segment.steps:
                 if self.steps is None or len(log) < self.steps:
                     log.append_leaf(self._hasher.entry(len(log), record).record())
         return log

@@ -8,7 +8,7 @@ from bundles import SALT, SOLVER
 from cheats import every_kind, some_task
 from contracts.referee import contracts
 
-from gensyn_verify.protocol.pinpoint.descent import Referee
+from gensyn_verify.protocol.pinpoint.game import Referee
 from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Position, advance
 from gensyn_verify.protocol.run import Run
 from gensyn_verify.protocol.solve import solve

@@ -18,7 +18,7 @@ from test_game import NAMES, node_of, other_first, other_operand, other_record  
 
 from gensyn_verify.program import ops  # noqa: E402
 from gensyn_verify.program.keccak import keccak256  # noqa: E402
-from gensyn_verify.protocol.pinpoint.descent import play  # noqa: E402
+from gensyn_verify.protocol.pinpoint.game import play  # noqa: E402
 from gensyn_verify.protocol.pinpoint.players import Challenger, Solver  # noqa: E402
 from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Stage, advance, begin  # noqa: E402
 from gensyn_verify.protocol.pinpoint.side import Side  # noqa: E402

@@ -8,7 +8,7 @@ from typing import Any
 import make_vectors
 import pytest
 
-from gensyn_verify.protocol.pinpoint.descent import Referee
+from gensyn_verify.protocol.pinpoint.game import Referee
 from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Position
 
 GAMES: list[dict[str, Any]] = json.loads(make_vectors.FILE.read_text())["games"]

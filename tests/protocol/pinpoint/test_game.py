@@ -31,7 +31,7 @@ from gensyn_verify.program import ops
 from gensyn_verify.program.encoding import node_record
 from gensyn_verify.program.program import Program
 from gensyn_verify.program.types import Dtype, TensorType
-from gensyn_verify.protocol.pinpoint.descent import Game, Referee, play
+from gensyn_verify.protocol.pinpoint.game import Game, Referee, play
 from gensyn_verify.protocol.pinpoint.leaves import NodeLeaf, Tensor
 from gensyn_verify.protocol.pinpoint.players import Challenger, NothingToSayError, Solver
 from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Stage, What, advance, begin, choice, proof
