@@ -16,11 +16,22 @@ from bundles import SALT, SOLVER  # noqa: E402
 from cheats import ForgedSequence, Liar, WrongEntry, WrongLeaf, WrongRow, WrongValue, every_kind, some_task  # noqa: E402
 from test_game import NAMES, node_of, other_first, other_operand, other_record  # noqa: E402
 
+from gensyn_verify.errors import MalformedError  # noqa: E402
 from gensyn_verify.program import ops  # noqa: E402
 from gensyn_verify.program.keccak import keccak256  # noqa: E402
+from gensyn_verify.protocol.pinpoint import abi  # noqa: E402
 from gensyn_verify.protocol.pinpoint.game import play  # noqa: E402
 from gensyn_verify.protocol.pinpoint.players import Challenger, Solver  # noqa: E402
-from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Stage, advance, begin  # noqa: E402
+from gensyn_verify.protocol.pinpoint.position import (  # noqa: E402
+    CHOICE,
+    MOVES,
+    PROOFS,
+    IllegalMoveError,
+    Position,
+    Stage,
+    advance,
+    begin,
+)
 from gensyn_verify.protocol.pinpoint.side import Side  # noqa: E402
 from gensyn_verify.protocol.run import Run  # noqa: E402
 from gensyn_verify.protocol.solve import solve  # noqa: E402
@@ -74,6 +85,20 @@ def node_value(program: Any) -> int:
     return int(program.first_value[node_of(ops.Dot) - len(program.inputs)])
 
 
+def is_refused(position: Position, move: bytes) -> bool:
+    """For what it says: a contract may take bytes that are no ABI encoding where it does not read them."""
+    types = CHOICE if position.challenger_moves else PROOFS[position.what] if position.stage == Stage.PROVE else None
+    try:
+        abi.decode(types or MOVES[position.stage], move)
+    except MalformedError:
+        return False
+    try:
+        advance(position, move)
+    except IllegalMoveError:
+        return True
+    return False
+
+
 def games() -> list[dict[str, Any]]:
     folder = "memory://dispute-vectors"
     task = some_task(f"{folder}/task", every_kind(), np.random.default_rng(1))
@@ -96,9 +121,7 @@ def games() -> list[dict[str, Any]]:
             changed = bytearray(move)
             at = int(rng.integers(len(move)))
             changed[at] ^= 1 << int(rng.integers(8))
-            try:
-                advance(position, bytes(changed))
-            except IllegalMoveError:
+            if is_refused(position, bytes(changed)):
                 rejected.append({"move": number, "byte": at, "value": changed[at]})
         out.append(
             {
