@@ -90,8 +90,12 @@ def _rms(parts: Sequence[Array]) -> float:
 def check_accuracy(
     found: Sequence[Array], stock: Sequence[Array], exact: Sequence[Array], magnitude: Sequence[Array]
 ) -> None:
-    """One result on several inputs: the error (rms) against binary64 is at most 1.5 times that of PyTorch, or below
-    one unit of 2^-23 of the largest magnitude; what is not finite, and integers and booleans, are equal."""
+    """One result on several inputs: its error against binary64 is at most 1.5 times that of PyTorch, which counts as
+    at least half an ulp, what correct rounding may err by: on a few numbers PyTorch may err by less.
+
+    Errors are root mean squares, in ulps of the largest magnitude. What is not finite, and integers and booleans, are
+    equal.
+    """
     assert [f.shape for f in found] == [s.shape for s in stock]
     if stock[0].dtype != np.float32:
         for f, s in zip(found, stock, strict=True):
@@ -100,4 +104,4 @@ def check_accuracy(
     ours, theirs = (
         _rms([_errors(x, e, m) for x, e, m in zip(xs, exact, magnitude, strict=True)]) for xs in (found, stock)
     )
-    assert ours <= max(1.5 * theirs, ULP), f"{ours / ULP:.3} ulp against {theirs / ULP:.3}"
+    assert ours <= 1.5 * max(theirs, 0.5 * ULP), f"{ours / ULP:.3} ulp against {theirs / ULP:.3}"

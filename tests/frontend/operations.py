@@ -256,6 +256,7 @@ CASES: dict[str, Case] = {
     "prod": Case(lambda x, i: (x.prod(), x.prod(1), i.prod(0)), ((5, 9),), _positive, _integers(9, (4, 5))),
     # ---- reductions
     "sum": SumCase(lambda x: (x.sum(), x.sum(1), x.sum((0, 2), keepdim=True)), ((20, 30, 7),)),
+    "trace": SumCase(lambda x: x[:, :9].trace(), (ROWS,)),
     "mean": SumCase(lambda x: (x.mean(), x.mean(-1), x.mean((0, 2), keepdim=True)), ((20, 30, 7),)),
     "var": Case(lambda x: (x.var(), x.var(1, keepdim=True), x.var((0, 2), correction=0)), ((20, 30, 7),)),
     "var_mean": Case(lambda x: torch.var_mean(x, (0, 2)), ((20, 30, 7),)),
@@ -367,7 +368,7 @@ CASES: dict[str, Case] = {
             x.detach().heaviside(y.detach()),
             torch.isin(x, y[0]),
             torch.linalg.cross(x[:, :3], y[:, :3]), x.logaddexp2(y), x.nansum(1), x.rot90(), *torch.std_mean(x, 1),
-            x.clone().zero_() + x, x[:, :9].trace(), torch.diagonal_copy(x),
+            x.clone().zero_() + x, torch.diagonal_copy(x),
         ),
         (ROWS, ROWS),
     ),
