@@ -55,11 +55,16 @@ class Builder(ProgramBuilder):
 
 
 class Context:
-    """The state of one lowering. `types` are the result types of the ATen call being lowered."""
+    """The state of one lowering.
+
+    Of the ATen call being lowered, `types` are the result types, and `memory` says where its first operand lies in
+    PyTorch: the offset of the first element and the strides.
+    """
 
     def __init__(self, g: Builder, step: Value, seed: int) -> None:
         self.g = g
         self.types: tuple[TensorType, ...] = ()
+        self.memory: tuple[int, Sequence[int]] = 0, ()
         self.added_state: dict[str, Array] = {}
         self._step = step
         self._seed_words = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32)

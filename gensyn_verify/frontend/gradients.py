@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from gensyn_verify.program import Dtype, ProgramBuilder, Scalar, Value, functions
+from gensyn_verify.frontend.rules.reductions import real_power
+from gensyn_verify.program import Dtype, ProgramBuilder, Scalar, Value
 
 Gradients = dict[str, Value]
 FLT_MAX = 3.4028234663852886e38
@@ -51,13 +52,13 @@ def _power(x: Scalar, order: float) -> Scalar:
     """|x|^order."""
     if order == 2.0:
         return x * x
-    return x.abs() if order == 1.0 else functions.exp(order * functions.log(x.abs()))
+    return x.abs() if order == 1.0 else real_power(x, order)
 
 
 def _root(x: Scalar, order: float) -> Scalar:
     if order == 2.0:
         return x.sqrt()
-    return x if order == 1.0 else functions.exp(functions.log(x) / order)
+    return x if order == 1.0 else real_power(x, 1 / order)
 
 
 def _reduced(g: ProgramBuilder, how: str, f: Callable[[Scalar], Scalar], x: Value) -> Value:

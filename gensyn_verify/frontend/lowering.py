@@ -20,7 +20,9 @@ from gensyn_verify.errors import CaptureError, LimitError, ProgramError
 from gensyn_verify.frontend.context import Context
 from gensyn_verify.frontend.rules import (
     attention,
+    bags,
     convolution,
+    distances,
     indexing,
     linear,
     losses,
@@ -29,6 +31,7 @@ from gensyn_verify.frontend.rules import (
     randomness,
     reductions,
     resampling,
+    sampling,
     scans,
     shape,
     sorting,
@@ -99,6 +102,10 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         **_interpolation("aten._upsample_bicubic{}d_aa", resampling.smooth_cubic, 2),
         **_padding("aten.reflection_pad{}d", resampling.reflected, 1, 2, 3),
         **_padding("aten.replication_pad{}d", resampling.replicated, 1, 2, 3),
+    },
+    "Sampling at places": {
+        **_for_ranks("aten.grid_sampler_{}d", sampling.grid_sampler, 2, 3),
+        **_for_ranks("aten.grid_sampler_{}d_backward", sampling.grid_sampler_backward, 2, 3),
     },
     "Arithmetic": {
         "aten.add": point.add,
@@ -222,11 +229,18 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.logsumexp": reductions.log_sum_exp,
         "aten.linalg_vector_norm": reductions.vector_norm,
         "aten.norm": reductions.norm,
+        "aten.renorm": reductions.renorm,
         "aten._safe_softmax": reductions.safe_softmax,
         "aten._softmax": reductions.softmax,
         "aten._softmax_backward_data": reductions.softmax_backward,
         "aten._log_softmax": reductions.log_softmax,
         "aten._log_softmax_backward_data": reductions.log_softmax_backward,
+    },
+    "Distances between rows": {
+        "aten._cdist_forward": distances.cdist,
+        "aten._cdist_backward": distances.cdist_backward,
+        "aten._pdist_forward": distances.pdist,
+        "aten._pdist_backward": distances.pdist_backward,
     },
     "Normalization": {
         "aten._native_batch_norm_legit": normalization.batch_norm_without_statistics,
@@ -252,6 +266,8 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.soft_margin_loss_backward": losses.distance_backward(losses.soft_margin_slope),
         "aten.huber_loss": losses.distance(losses.huber),
         "aten.huber_loss_backward": losses.distance_backward(losses.huber_slope),
+        "aten.multi_margin_loss": losses.multi_margin,
+        "aten.multi_margin_loss_backward": losses.multi_margin_backward,
         "aten.binary_cross_entropy": losses.bce,
         "aten.binary_cross_entropy_backward": losses.bce_backward,
     },
@@ -274,10 +290,15 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
     "Indexing by tensors": {
         "aten.embedding": indexing.embedding,
         "aten.embedding_dense_backward": indexing.embedding_backward,
+        "aten._embedding_bag": bags.embedding_bag,
+        "aten._embedding_bag_forward_only": bags.embedding_bag,
+        "aten._embedding_bag_backward": bags.embedding_bag_backward,
+        "aten._embedding_bag_per_sample_weights_backward": bags.weights_backward,
         "aten.gather": indexing.gather,
         "aten.scatter": indexing.scatter,
         "aten.scatter_add": indexing.scatter_add,
         "aten.scatter_reduce": indexing.scatter_reduce,
+        "aten.index_reduce": indexing.index_reduce,
         "aten.index_copy": indexing.index_copy,
         "aten.index_fill": indexing.index_fill,
         "aten.take": indexing.take,
@@ -303,6 +324,8 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
         "aten.squeeze": shape.reshape,
         "aten.unsqueeze": shape.reshape,
         "aten.as_strided": shape.as_strided,
+        "aten.as_strided_copy": shape.as_strided,
+        "aten.as_strided_scatter": shape.as_strided_scatter,
         "aten.expand": shape.expand,
         "aten.t": shape.transpose,
         "aten.transpose": shape.transpose,
@@ -372,11 +395,11 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
 TABLE: dict[str, Rule] = {name: rule for rules in SUBJECTS.values() for name, rule in rules.items()}
 
 STORAGE_ONLY = ("memory_format", "device", "layout", "pin_memory", "dtype", "non_blocking")
-UNDEFINED = (
-    "aten.empty",
-    "aten.empty_strided",
-    "aten.new_empty",
-)  # not to be computed at capture: their elements are arbitrary
+# Not to be computed at capture: their elements are arbitrary, or are found by strides, which constants need not keep.
+IN_MEMORY = (
+    "aten.empty", "aten.empty_strided", "aten.new_empty", "aten.as_strided", "aten.as_strided_copy",
+    "aten.as_strided_scatter",
+)  # fmt: skip
 
 
 def lower(graph: fx.GraphModule, inputs: Sequence[Value], c: Context, builder_results: Sequence[int]) -> list[Any]:
@@ -429,6 +452,7 @@ def _call(node: fx.Node, known: Mapping[fx.Node, Any], c: Context) -> Any:
         if kwargs.pop("generator", None) is not None:
             raise CaptureError("a torch.Generator has no place in a program; its numbers come from the task's seed")
         c.types = _result_types(node.meta["val"])
+        c.memory = _memory(node)
         with c.g.origin(str(origin)):
             result = TABLE[name](c, *args, **kwargs)
         _check(result, c.types)
@@ -451,12 +475,21 @@ def _known_at_capture(node: fx.Node, name: str, args: Any, kwargs: Any) -> bool:
     return (
         not any(isinstance(a, Value) for a in flat)
         and torch.Tag.nondeterministic_seeded not in tags
-        and name not in UNDEFINED
+        and name not in IN_MEMORY
     )
 
 
 def _result_types(val: Any) -> tuple[TensorType, ...]:
     return tuple(tensor_type(v) for v in (val if isinstance(val, (tuple, list)) else (val,)) if isinstance(v, Tensor))
+
+
+def _memory(node: fx.Node) -> tuple[int, Sequence[int]]:
+    """Offset and strides of the first operand."""
+    for operand in node.all_input_nodes[:1]:
+        tensor = operand.meta.get("val")
+        if isinstance(tensor, Tensor):
+            return int(tensor.storage_offset()), tensor.stride()
+    return 0, ()
 
 
 def _check(result: Any, types: Sequence[TensorType]) -> None:

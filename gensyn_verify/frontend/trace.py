@@ -226,13 +226,17 @@ VISIBLE_CHANGES = {torch.ops.aten.native_batch_norm.default: _batch_norm}
 
 # Operations that PyTorch itself defines by simpler ones, which the lowering table has.
 RESTATED = (
-    "aten._prelu_kernel", "aten._prelu_kernel_backward", "aten.addmv", "aten.addr", "aten.aminmax", "aten.block_diag",
-    "aten.celu", "aten.channel_shuffle", "aten.count_nonzero", "aten.deg2rad", "aten.diagonal_copy", "aten.dist",
-    "aten.glu", "aten.glu_backward", "aten.hardsigmoid", "aten.hardsigmoid_backward", "aten.hardswish",
-    "aten.hardswish_backward", "aten.heaviside", "aten.isin", "aten.linalg_cross", "aten.logaddexp",
-    "aten.logaddexp2", "aten.logit", "aten.logit_backward", "aten.mish", "aten.mish_backward", "aten.nansum",
-    "aten.pixel_shuffle", "aten.pixel_unshuffle", "aten.rad2deg", "aten.rot90", "aten.sinc", "aten.std_mean",
-    "aten.trace", "aten.unfold_copy", "aten.vdot", "aten.xlogy",
+    "aten._chunk_cat", "aten._euclidean_dist", "aten._prelu_kernel", "aten._prelu_kernel_backward",
+    "aten._unsafe_masked_index", "aten._unsafe_masked_index_put_accumulate", "aten.addmv", "aten.addr",
+    "aten.alias_copy", "aten.aminmax", "aten.block_diag", "aten.celu", "aten.channel_shuffle", "aten.count_nonzero",
+    "aten.deg2rad", "aten.diagonal_copy", "aten.dist", "aten.expand_copy", "aten.glu", "aten.glu_backward",
+    "aten.hardsigmoid", "aten.hardsigmoid_backward", "aten.hardswish", "aten.hardswish_backward", "aten.heaviside",
+    "aten.isin", "aten.linalg_cross", "aten.logaddexp", "aten.logaddexp2", "aten.logit", "aten.logit_backward",
+    "aten.max_unpool2d", "aten.max_unpool3d", "aten.mish", "aten.mish_backward", "aten.nansum", "aten.narrow_copy",
+    "aten.permute_copy", "aten.pixel_shuffle", "aten.pixel_unshuffle", "aten.rad2deg", "aten.rot90", "aten.sinc",
+    "aten.special_entr", "aten.special_xlog1py", "aten.split_with_sizes_copy", "aten.squeeze_copy", "aten.std_mean",
+    "aten.t_copy", "aten.trace", "aten.transpose_copy", "aten.unbind_copy", "aten.unfold_copy", "aten.unsqueeze_copy",
+    "aten.vdot", "aten.view_copy", "aten.xlogy",
 )  # fmt: skip
 
 

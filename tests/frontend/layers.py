@@ -136,6 +136,17 @@ CASES: dict[str, Case] = {
     "pad, replicate beyond the length": Case(lambda x: F.pad(x, (9, -1, -2, 20), mode="replicate"), (IMAGE,)),
     # ---- interpolation
     **{f"interpolate {kind}": case for kind, case in _interpolations().items()},
+    # ---- sampling
+    **{
+        f"grid_sample {mode}, {padding}{', aligned' * aligned}": Case(
+            lambda x, g, m=mode, p=padding, a=aligned: F.grid_sample(x, g, m, p, a), (IMAGE, (3, 5, 6, 2))
+        )
+        for mode in ("bilinear", "nearest", "bicubic")
+        for padding, aligned in (("zeros", False), ("border", True), ("reflection", False), ("reflection", True))
+    },
+    "grid_sample of volumes": Case(
+        lambda x, g: F.grid_sample(x, g, align_corners=False), (VOLUME, (2, 3, 4, 5, 3))
+    ),
     # ---- pooling
     "max_pool2d": Case(lambda x: F.max_pool2d(x, 2), (IMAGE,)),
     "max_pool2d overlapping": Case(lambda x: F.max_pool2d(x, 3, 2, 1), (IMAGE,)),

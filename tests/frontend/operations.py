@@ -91,6 +91,12 @@ def _changed(x: Tensor) -> Tensor:
     return y.transpose(0, 1).contiguous().view(-1)
 
 
+def _assigned(x: Tensor, i: Tensor, j: Tensor, y: Tensor) -> Tensor:
+    x = x.clone()
+    x[i, :, j] = y
+    return x.clone().transpose(0, 1)
+
+
 def _shifted_diagonal(x: Tensor) -> Tensor:
     y = x.clone()
     y.diagonal(-1).mul_(3)
@@ -183,7 +189,10 @@ CASES: dict[str, Case] = {
     "sin and cos": Case(lambda x: torch.sin(x) + torch.cos(2 * x), (ROWS,), _wide),
     "erf": Case(torch.erf, (ROWS,)),
     "powers and logarithms of 2 and 10": Case(
-        lambda x: (x.exp2(), x.log2(), x.log10(), torch.logaddexp(x, 2 * x), torch.xlogy(x, x)), (ROWS,), _positive
+        lambda x: (x.exp2(), x.log2(), x.log10(), torch.logaddexp(x, 2 * x), torch.xlogy(x, x),
+                   torch.special.entr(x), torch.special.xlog1py(x, x)),
+        (ROWS,),
+        _positive,
     ),
     "circular and hyperbolic": Case(
         lambda x, y: (x.tan(), x.sinh(), x.cosh(), x.atan(), torch.atan2(x, y), torch.sinc(x)), (ROWS, ROWS)
@@ -245,7 +254,8 @@ CASES: dict[str, Case] = {
     ),
     "searchsorted": Case(
         lambda x, e: (
-            torch.searchsorted(e.sort(1)[0].detach(), x), torch.bucketize(x, e[0].sort()[0].detach(), right=True)
+            torch.searchsorted(e.sort(1)[0].detach(), x), torch.searchsorted(e.detach(), x, sorter=e.argsort(1)),
+            torch.bucketize(x, e[0].sort()[0].detach(), right=True),
         ),
         ((5, 9), (5, 12)),
     ),
@@ -274,6 +284,18 @@ CASES: dict[str, Case] = {
         lambda x: (x.norm(3, 1), x.norm(math.inf), x.norm(0.5, 2), x.norm(-math.inf, 0), x.norm(0)), ((9, 8, 7),)
     ),
     "norm": Case(lambda x: F.pairwise_distance(x[0], x[1]), ((2, 9, 8),)),
+    "renorm": Case(lambda x: torch.renorm(x.detach(), 2, 1, 2.5) * x, ((9, 8),)),
+    "distances between rows": Case(
+        lambda x, y: tuple(
+            f
+            for p in (0.0, 1.0, 1.5, 2.0, 3.0, math.inf)
+            for f in (torch.cdist(x, y, p), torch.cdist(x[0], y, p), torch.pdist(y[0], p))
+        ),
+        ((2, 9, 8), (2, 7, 8)),
+    ),
+    "distances by products": Case(
+        lambda x, y: torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist"), ((2, 9, 8), (2, 7, 8))
+    ),
     "softmax": Case(lambda x: F.softmax(3 * x, 1), ((20, 30, 7),)),
     "log_softmax": Case(lambda x: F.log_softmax(3 * x, -1), (ROWS,)),
     # ---- losses
@@ -304,6 +326,14 @@ CASES: dict[str, Case] = {
     "l1_loss": Case(F.l1_loss, (ROWS, ROWS)),
     "smooth_l1_loss": Case(lambda x, y: F.smooth_l1_loss(x, y, beta=0.7), (ROWS, ROWS)),
     "soft_margin_loss": Case(lambda x, y: F.soft_margin_loss(x, y.sign().detach()), (ROWS, ROWS)),
+    "multi_margin_loss": Case(
+        lambda x, w, t: (
+            F.multi_margin_loss(x, t, weight=w.detach()), F.multi_margin_loss(x, t, 2, 0.7, reduction="none"),
+            F.multi_margin_loss(x[0], t[0], reduction="sum"),
+        ),
+        (ROWS, (70,)),
+        extra=_integers(70, (33,)),
+    ),
     "huber_loss": Case(lambda x, y: F.huber_loss(x, y, delta=0.7), (ROWS, ROWS)),
     "binary_cross_entropy": Case(lambda x, y: F.binary_cross_entropy(x, y.detach()), (ROWS, ROWS), _probabilities),
     "binary_cross_entropy_with_logits": Case(
@@ -323,6 +353,11 @@ CASES: dict[str, Case] = {
         lambda x, y, i: torch.scatter_add(x, 0, i, y), ((6, 9), (8, 9)), extra=_integers(6, (8, 9))
     ),
     "index": Case(lambda x, i, j: (x[i], x[:, j], x[i, j]), ((9, 9, 4),), extra=_integers(9, (3, 7), (7,))),
+    "index on axes that are not neighbours": Case(
+        lambda x, y, i, j: (x[:, None][i, :, 1:, j], x[None][:, i, :, j], _assigned(x, i, j, y)),
+        ((9, 8, 7), (3, 7, 8)),
+        extra=_integers(7, (3, 7), (7,)),
+    ),
     "index by negative numbers": Case(lambda x, i: x[:, i - 5], ((4, 5, 3),), extra=_integers(10, (2, 6))),
     "scatter": Case(
         lambda x, y, i: (x.scatter(1, i, y), x.scatter(0, i, 0.3)), ((6, 9), (6, 1)), extra=_integers(6, (6, 1))
@@ -336,16 +371,34 @@ CASES: dict[str, Case] = {
     "scatter_reduce": Case(
         lambda x, y, i: tuple(
             x.scatter_reduce(0, i, y, reduce, include_self=own)
-            for reduce in ("sum", "mean", "amax", "amin") for own in (True, False)
+            for reduce in ("sum", "mean", "amax", "amin", "prod") for own in (True, False)
         ),
         ((6, 9), (8, 9)),
         extra=_integers(6, (8, 9)),
     ),
+    "index_reduce": Case(
+        lambda x, y, i: tuple(
+            x.index_reduce(1, i, y, reduce, include_self=own)
+            for reduce in ("mean", "amax", "amin", "prod") for own in (True, False)
+        ),
+        ((6, 9), (6, 12)),
+        extra=_integers(9, (12,)),
+    ),
+    "embedding_bag": Case(
+        lambda w, p, i, o: (
+            *(F.embedding_bag(i, w, o, mode=mode, padding_idx=3) for mode in ("sum", "mean", "max")),
+            F.embedding_bag(i, w, o, mode="sum", per_sample_weights=p, include_last_offset=True),
+            F.embedding_bag(i.view(2, 6), w.detach()),
+        ),
+        ((9, 5), (12,)),
+        extra=lambda g: [torch.randint(0, 9, (12,), generator=g), torch.tensor([0, 4, 4, 9, 12])],
+    ),
     "assignment": Case(
         lambda x, y, i, m: (
             torch.index_put(x, (i, i - 3), y[:, 0]), torch.index_put(x, (i,), y),
-            torch.index_put(x, (m,), x[0, 0].detach()), x.masked_scatter(m, y),
-            x.put(i, y[:, 0]), x.put(i, y[:, 0], accumulate=True),
+            torch.index_put(x, (m,), x[0, 0].detach()),
+            torch.index_put(x, (m,), x[0, 1].detach(), accumulate=True), x.masked_scatter(m, y), x.put(i, y[:, 0]),
+            x.put(i, y[:, 0], accumulate=True),
         ),
         ((6, 9), (12, 9)),
         extra=lambda g: [torch.randint(0, 6, (12,), generator=g), torch.rand(6, 9, generator=g) < 0.5],
@@ -357,7 +410,9 @@ CASES: dict[str, Case] = {
     ),
     "masked indices": Case(
         lambda x, m, i: (
-            torch.ops.aten._unsafe_index(x, [i]), torch.ops.aten._unsafe_index_put(x, [i], x[:3], True)
+            torch.ops.aten._unsafe_index(x, [i]), torch.ops.aten._unsafe_index_put(x, [i], x[:3], True),
+            torch.ops.aten._unsafe_masked_index(x, m[:, None], [i], 0.5),
+            torch.ops.aten._unsafe_masked_index_put_accumulate(x, m[:, None], [i], x[:3]),
         ),
         ((6, 9),),
         extra=lambda g: [torch.rand(3, generator=g) < 0.5, torch.randint(0, 6, (3,), generator=g)],
@@ -377,6 +432,14 @@ CASES: dict[str, Case] = {
         lambda x: torch.ops.aten._unsafe_index(x, [None, torch.tensor([4, 0, 4, 1])]), (ROWS,)
     ),
     "index_select": Case(lambda x, i: x.index_select(1, i), ((4, 9),), extra=_integers(9, (12,))),
+    "max_unpool": Case(
+        lambda x: (
+            F.max_unpool1d(*F.max_pool1d(x[0], 2, return_indices=True), 2),
+            F.max_unpool2d(*F.max_pool2d(x, (2, 3), return_indices=True), (2, 3), output_size=x.shape),
+            F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2, output_size=(4, 6, 7)),
+        ),
+        ((2, 4, 6, 7),),
+    ),
     # ---- shape
     "views": Case(
         lambda x: x.view(6, -1).unsqueeze(1).squeeze(1).t().reshape(3, -1).flatten().detach() * x.flatten(),
@@ -391,7 +454,16 @@ CASES: dict[str, Case] = {
     "slices": Case(lambda x: (x[1:, ::3], x[..., -2], x[-3:-1].sum(0)), ((7, 10),)),
     "in-place changes of views": Case(_changed, ((6, 8),)),
     "windows of a tensor": Case(lambda x: x.unfold(0, 3, 2).unfold(1, 2, 2), ((7, 10, 3),)),
-    "copies of views": Case(lambda x: (torch.diagonal_copy(x, 1), torch.unfold_copy(x, 0, 2, 1)), ((4, 5),)),
+    "copies of views": Case(
+        lambda x: (
+            torch.diagonal_copy(x, 1), torch.unfold_copy(x, 0, 2, 1), torch.alias_copy(x), torch.t_copy(x),
+            torch.expand_copy(x, (2, 4, 5)), torch.permute_copy(x, (1, 0)), *torch.split_with_sizes_copy(x, (1, 3)),
+            torch.squeeze_copy(torch.unsqueeze_copy(x, 0), 0), torch.narrow_copy(x, 1, 1, 2),
+            torch.transpose_copy(x, 0, 1),
+            *torch.unbind_copy(x), torch.view_copy(x, (2, 10)), torch._chunk_cat([x.detach()] * 2, 1, 2),
+        ),
+        ((4, 5),),
+    ),
     "diagonal matrices": Case(
         lambda x, y: (torch.diag(x), torch.diag_embed(y, -1, 0, 1), torch.block_diag(x, y)), ((3, 3), (2, 4))
     ),
@@ -424,5 +496,12 @@ CASES: dict[str, Case] = {
         + torch.empty_strided((4, 5), (5, 1)).copy_(x),
         ((4, 5),),
     ),
-    "as_strided": Case(lambda x: (2 * x).as_strided((10, 2), (2, 1)).detach(), ((4, 5),)),
+    "as_strided": Case(
+        lambda x: (
+            (2 * x).as_strided((10, 2), (2, 1)), (2 * x).t().as_strided((3, 3), (5, 2), 4),
+            (2 * x)[1:].as_strided((3, 4), (4, 1)), torch.as_strided_copy(x, (3, 4), (2, 1)),
+            torch.as_strided_scatter(x, x[1:, 1:], (3, 4), (4, 1), 2),
+        ),
+        ((4, 5),),
+    ),
 }  # fmt: skip

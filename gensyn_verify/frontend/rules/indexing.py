@@ -41,6 +41,8 @@ def embedding_backward(
 def gather(c: Context, x: Operand, dim: int, index: Operand, sparse: bool = False) -> Value:
     """out[.., i, ..] = x[.., index[.., i, ..], ..] along one axis."""
     x, index = c.value(x), c.value(index)
+    if not index.type.elements:
+        return c.g.full(c.type.shape, 0, c.type.dtype)
     if not x.shape:
         return c.g.reshape(c.g.gather(c.g.reshape(x, (1,)), index), c.type.shape)
     flat = c.g.reshape(x, (x.type.elements,))
@@ -69,7 +71,7 @@ def scatter(c: Context, x: Operand, dim: int, index: Operand, source: Operand, r
 def scatter_reduce(
     c: Context, x: Operand, dim: int, index: Operand, source: Operand, reduce: str, include_self: bool = True
 ) -> Value:
-    """sum, mean, amax or amin of what goes to one place, or, where anything goes, without x; no products."""
+    """sum, prod, mean, amax or amin of what goes to one place, x among it; without x, what nothing goes to stays."""
     x, index = c.value(x), c.value(index)
     flat, source = _scattered(c, x, dim, index), _source(c, c.value(source), index)
     own, n = c.g.reshape(x, (-1,)), x.type.elements
@@ -78,7 +80,7 @@ def scatter_reduce(
     elif reduce in ("amax", "amin"):
         found = _extremes(c, source, flat, n, reduce == "amax")
     else:
-        raise CaptureError(f"reduce={reduce!r} is not supported: sum, mean, amax and amin are")
+        found = _products(c, source, flat, n)
     hits = c.g.scatter_add(c.g.full(flat.shape, 1, Dtype.i32), flat, n)
 
     def combine(own: Scalar, found: Scalar, hits: Scalar) -> Scalar:
@@ -87,14 +89,28 @@ def scatter_reduce(
             count = (hits + int(include_self)).to(Reg.f32)
             return b.select(hits.equals(0), own, (own + found if include_self else found) / count)
         if include_self:
-            found = {"sum": own + found, "amax": own.max(found), "amin": own.min(found)}[reduce]
+            found = {
+                "sum": own + found, "prod": own * found, "amax": own.max(found), "amin": own.min(found)
+            }[reduce]  # fmt: skip
         return b.select(hits.equals(0), own, found)
 
     return c.g.reshape(c.g.map(combine, own, found, hits, dtype=x.dtype), x.shape)
 
 
+def index_reduce(
+    c: Context, x: Operand, dim: int, index: Operand, source: Operand, reduce: str, include_self: bool = True
+) -> Value:
+    """prod, mean, amax or amin of all source[.., i, ..] that go to [.., index[i], ..], and of x if it takes part."""
+    source = c.value(source)
+    along_dim = [-1 if a == dim % len(source.shape) else 1 for a in range(len(source.shape))]
+    index = c.g.broadcast(c.g.reshape(c.value(index), along_dim), source.shape)
+    return scatter_reduce(c, x, dim, index, source, reduce, include_self)
+
+
 def _scattered(c: Context, x: Value, dim: int, index: Value) -> Value:
     """The places in row-major order of x, one an element of `index`, in a row."""
+    if not index.type.elements:
+        return c.g.full((0,), 0, Dtype.i32)
     if not x.shape:
         return c.g.reshape(index, (-1,))
     if not index.shape:
@@ -104,6 +120,8 @@ def _scattered(c: Context, x: Value, dim: int, index: Value) -> Value:
 
 def _source(c: Context, source: Value, index: Value) -> Value:
     """The elements of `source` that `index` has places for, in a row."""
+    if not index.type.elements:
+        return c.g.full((0,), 0, source.dtype)
     return c.g.reshape(c.g.slice(source, (0,) * len(source.shape), index.shape or source.shape), (-1,))
 
 
@@ -136,20 +154,48 @@ def _last(c: Context, order: Value, index: Value, n: int) -> Value:
     return c.g.scatter_add(c.map(lambda i: i + 1, order, out=order.type), ends, n)
 
 
-def _extremes(c: Context, source: Value, index: Value, n: int, largest: bool) -> Value:
-    """The largest (least) of what goes to each of n places, NaN if any is; sorted by value, then by place."""
-    by_value = c.g.sort(source)
-    if not largest:
-        count = source.shape[0]
-        by_value = c.g.slice(by_value, (max(count - 1, 0),), (count,), (-1,))
+def winners(c: Context, source: Value, index: Value, n: int, largest: bool) -> Value:
+    """1 + the position of the largest (least) of what goes to each of n places, the first of equals; 0 of nothing.
+
+    Sorted by value, then by place; NaN is the largest.
+    """
+    count = source.shape[0]
+
+    def reverse(x: Value) -> Value:
+        return c.g.slice(x, (max(count - 1, 0),), (count,), (-1,))
+
+    if largest:
+        by_value = c.g.sort(reverse(source))
+        by_value = c.map(lambda i: (count - 1) - i, by_value, out=by_value.type)
+    else:
+        by_value = reverse(c.g.sort(source))
     by_place = c.g.sort(c.g.gather(index, by_value))
-    last = _last(c, c.g.gather(by_value, by_place), index, n)
-    found = c.g.gather(source, c.map(lambda i: i - 1, last, out=last.type))
+    return _last(c, c.g.gather(by_value, by_place), index, n)
+
+
+def _extremes(c: Context, source: Value, index: Value, n: int, largest: bool) -> Value:
+    """The largest (least) of what goes to each of n places, NaN if any is."""
+    best = winners(c, source, index, n, largest)
+    found = c.g.gather(source, c.map(lambda i: i - 1, best, out=best.type))
     if largest or not source.dtype.is_float:
         return found
     nans = c.map(lambda v: (~v.equals(v)).to(Reg.i32), source, out=index.type, compute=Reg.f32)
     return c.g.map(lambda n, f: f.builder.select(n.equals(0), f, math.nan), c.g.scatter_add(nans, index, n), found,
                    dtype=source.dtype)  # fmt: skip
+
+
+def _products(c: Context, source: Value, index: Value, n: int) -> Value:
+    """The product of what goes to each of n places, in ascending source order: running products, place after place."""
+    order = c.g.sort(index)
+    places = c.g.gather(index, order)
+
+    def step(product: Scalar, place: Scalar, x: Scalar, here: Scalar) -> tuple[Scalar, Scalar]:
+        return x.builder.select(place.equals(here), product * x, x), here
+
+    start = [c.g.full((), 1, source.dtype), c.g.full((), -1, Dtype.i32)]
+    running, _ = c.g.scan(step, start, [c.g.gather(source, order), places])
+    last = _last(c, c.indices(np.arange(index.shape[0])), places, n)
+    return c.g.gather(running, c.map(lambda i: i - 1, last, out=last.type))
 
 
 def along(c: Context, shape: Sequence[int], dim: int, index: Value) -> Value:
@@ -169,14 +215,15 @@ def along(c: Context, shape: Sequence[int], dim: int, index: Value) -> Value:
 
 
 def index(c: Context, x: Operand, indices: Sequence[Operand | None]) -> Value:
-    """x[..., i, j, ...] with integer tensors on neighbouring axes; negative indices count from the end."""
+    """x[..., i, j, ...] with integer tensors, whose axes come first if they do not replace neighbours.
+
+    Negative indices count from the end.
+    """
     x = c.value(x)
-    first, given, flat = _joined(c, x.shape, indices)
-    rank = len(x.shape)
-    front = [*range(first, first + len(given)), *range(first), *range(first + len(given), rank)]
-    rows = c.g.permute(x, front)
-    rows = c.g.reshape(rows, (math.prod(rows.shape[: len(given)]), *rows.shape[len(given) :]))
-    picked = c.g.gather(rows, flat)  # [*index, *leading axes, *rest]
+    axes, first, flat = _joined(c, x.shape, indices)
+    rows = c.g.permute(x, [*axes, *_others(x, axes)])
+    rows = c.g.reshape(rows, (math.prod(rows.shape[: len(axes)]), *rows.shape[len(axes) :]))
+    picked = c.g.gather(rows, flat)  # [*index, *other axes]
     n = len(flat.shape)
     return c.g.permute(picked, [*range(n, n + first), *range(n), *range(n + first, len(picked.shape))])
 
@@ -187,42 +234,47 @@ def index_put(
     """x with `values` at x[..., i, j, ...], or added there (ascending source order): the derivative of `index`."""
     x = c.value(x)
     mask = c.value(indices[0]) if indices[0] is not None else None
-    if mask is not None and mask.dtype is Dtype.boolean and len(indices) == 1 and not accumulate:
-        return _fill_masked(c, x, mask, values)
-    first, given, flat = _joined(c, x.shape, indices)
-    n, k, rank = len(flat.shape), len(given), len(x.shape)
-    lead, rest = x.shape[:first], x.shape[first + k :]
-    values = c.g.broadcast(c.value(values), (*lead, *flat.shape, *rest))
-    front = [*range(first, first + n), *range(first), *range(first + n, len(values.shape))]
-    values = c.g.permute(values, front)
-    back = [*range(k, k + first), *range(k), *range(k + first, rank)]
-    count = math.prod(x.shape[first : first + k])
+    if mask is not None and mask.dtype is Dtype.boolean and len(indices) == 1:
+        return _fill_masked(c, x, mask, values, accumulate)
+    axes, first, flat = _joined(c, x.shape, indices)
+    others = _others(x, axes)
+    rest = [x.shape[a] for a in others]
+    n = len(flat.shape)
+    values = c.g.broadcast(c.value(values), (*rest[:first], *flat.shape, *rest[first:]))
+    values = c.g.permute(values, [*range(first, first + n), *range(first), *range(first + n, len(values.shape))])
+    back = [[*axes, *others].index(a) for a in range(len(x.shape))]
+    sizes = [x.shape[a] for a in axes]
     if accumulate:
-        added = c.g.reshape(c.g.scatter_add(values, flat, count), (*x.shape[first : first + k], *lead, *rest))
+        added = c.g.reshape(c.g.scatter_add(values, flat, math.prod(sizes)), (*sizes, *rest))
         return c.map(lambda x, a: x + a, x, c.g.permute(added, back), out=x.type)
-    order = [*range(first, first + k), *range(first), *range(first + k, rank)]
-    rows = c.g.reshape(c.g.permute(x, order), (count, *lead, *rest))
-    source = c.g.reshape(c.cast(values, x.dtype), (flat.type.elements, *lead, *rest))
+    rows = c.g.reshape(c.g.permute(x, [*axes, *others]), (math.prod(sizes), *rest))
+    source = c.g.reshape(c.cast(values, x.dtype), (flat.type.elements, *rest))
     result = _assigned(c, rows, c.g.reshape(flat, (-1,)), source)
-    return c.g.permute(c.g.reshape(result, (*x.shape[first : first + k], *lead, *rest)), back)
+    return c.g.permute(c.g.reshape(result, (*sizes, *rest)), back)
 
 
-def _fill_masked(c: Context, x: Value, mask: Value, values: Operand) -> Value:
-    """x with one number, or one slice, wherever the mask over its first axes is true."""
+def _fill_masked(c: Context, x: Value, mask: Value, values: Operand, accumulate: bool) -> Value:
+    """x with one number, or one slice, wherever the mask over its first axes is true, or added there."""
     values, rank = c.cast(c.value(values), x.dtype), len(mask.shape)
     inner = values.shape if len(values.shape) <= len(x.shape) - rank else values.shape[1:]
     if len(values.shape) > len(inner) and values.shape[0] != 1:
         raise CaptureError("assignment of a tensor by a boolean mask depends on how many are true; use torch.where")
     mask = c.g.reshape(mask, (*mask.shape, *[1] * (len(x.shape) - rank)))
-    return c.g.map(lambda m, v, x: x.builder.select(m, v, x), mask, c.g.reshape(values, inner), x, dtype=x.dtype)
+
+    def f(m: Scalar, v: Scalar, x: Scalar) -> Scalar:
+        return m.builder.select(m, x + v if accumulate else v, x)
+
+    return c.g.map(f, mask, c.g.reshape(values, inner), x, dtype=x.dtype)
 
 
-def _joined(c: Context, shape: Sequence[int], indices: Sequence[Operand | None]) -> tuple[int, list[Value], Value]:
-    """First indexed axis, the indices, and one index into the indexed axes taken as one; -1 where outside."""
+def _others(x: Value, axes: Sequence[int]) -> list[int]:
+    return [a for a in range(len(x.shape)) if a not in axes]
+
+
+def _joined(c: Context, shape: Sequence[int], indices: Sequence[Operand | None]) -> tuple[list[int], int, Value]:
+    """The indexed axes; how many others precede them in the result; one index into all of them, -1 where outside."""
     axes = [a for a, i in enumerate(indices) if i is not None]
     given = [c.value(i) for i in indices if i is not None]
-    if axes != list(range(axes[0], axes[0] + len(axes))):
-        raise CaptureError("index tensors on axes that are not neighbours are not supported")
     if any(i.dtype is not Dtype.i32 for i in given):
         raise CaptureError("indexing by a boolean mask gives a shape that depends on data")
     sizes = [shape[a] for a in axes]
@@ -238,7 +290,8 @@ def _joined(c: Context, shape: Sequence[int], indices: Sequence[Operand | None])
         assert inside is not None
         return b.select(inside, flat, -1)
 
-    return axes[0], given, c.g.map(place, *given, dtype=Dtype.i32)
+    neighbours = axes == list(range(axes[0], axes[0] + len(axes)))
+    return axes, axes[0] if neighbours else 0, c.g.map(place, *given, dtype=Dtype.i32)
 
 
 def index_add(c: Context, x: Operand, dim: int, index: Operand, source: Operand, alpha: Number = 1) -> Value:
@@ -341,10 +394,10 @@ def searchsorted(
     sorter: Operand | None = None,
 ) -> Value:
     """How many of the ascending edges are below x (with right: not above it): by comparing with all, NaN last."""
-    if sorter is not None:
-        raise CaptureError("searchsorted with a sorter is not supported: gather the edges first")
     right = right or side == "right"
     edges, x = c.value(edges), c.value(x, Dtype.f32)
+    if sorter is not None:
+        edges = c.g.gather(c.g.reshape(edges, (-1,)), along(c, edges.shape, len(edges.shape) - 1, c.value(sorter)))
     n = edges.shape[-1]
     if len(edges.shape) > 1:
         edges = c.g.reshape(edges, (*edges.shape[:-1], 1, n))

@@ -206,3 +206,74 @@ def soft_margin(x: Scalar, y: Scalar) -> Scalar:
 
 def soft_margin_slope(x: Scalar, y: Scalar) -> Scalar:
     return -y * functions.sigmoid(-x * y)
+
+
+# ---- margins between classes ------------------------------------------------------------------------------------
+
+
+def multi_margin(
+    c: Context,
+    x: Operand,
+    target: Operand,
+    p: Number = 1,
+    margin: Number = 1,
+    weight: Operand | None = None,
+    reduction: int = MEAN,
+) -> Value:
+    """Over the classes i but t: the mean of max(0, margin - x[t] + x[i]) ** p, times weight[t]."""
+    gaps, weights, _ = _gaps(c, c.value(x), c.value(target), margin, weight)
+    n, classes = gaps.shape
+    costs = c.g.map(lambda z, w: (z if p == 1 else z * z) * w / float(classes), gaps, weights)
+    each = c.sum(costs, (1,))
+    if reduction == NONE:
+        return c.cast(c.g.reshape(each, c.type.shape), c.type.dtype)
+    total = c.sum(each, (0,))
+    return c.map(lambda s: s / float(n) if reduction == MEAN else s, total, out=c.type)
+
+
+def multi_margin_backward(
+    c: Context,
+    grad: Operand,
+    x: Operand,
+    target: Operand,
+    p: Number,
+    margin: Number,
+    weight: Operand | None = None,
+    reduction: int = MEAN,
+) -> Value:
+    """To each class whose margin is broken, and the negated sum of those to the labelled class."""
+    gaps, weights, own = _gaps(c, c.value(x), c.value(target), margin, weight)
+    n, classes = gaps.shape
+    grad = c.g.reshape(c.value(grad), (n, 1) if reduction == NONE else (1, 1))
+
+    def slope(z: Scalar, w: Scalar, g: Scalar) -> Scalar:
+        each = z.builder.select(z > 0.0, 1.0, 0.0) if p == 1 else z + z
+        return each * w * g / float(classes * (n if reduction == MEAN else 1))
+
+    slopes = c.g.map(slope, gaps, weights, grad)
+    sums = c.sum(slopes, (1,), True)
+    placed = c.g.map(lambda own, s, d: s.builder.select(own, -s, d), own, sums, slopes)
+    return c.cast(c.g.reshape(placed, c.type.shape), c.type.dtype)
+
+
+def _gaps(c: Context, x: Value, target: Value, margin: Number, weight: Operand | None) -> tuple[Value, Value, Value]:
+    """[n, classes]: by how much each class breaks the margin, 0 for the label; its weight; whether it is the label.
+
+    A label outside the classes gives NaN.
+    """
+    classes = x.shape[-1] if x.shape else 1
+    x, labels = c.g.reshape(x, (-1, classes)), c.g.reshape(target, (target.type.elements, 1))
+    flat = c.g.reshape(labels, (-1,))
+    at = c.map(
+        lambda t, base: t.builder.select((t >= 0) & (t < classes), base + t, -1),
+        flat,
+        c.indices(np.arange(x.shape[0]) * classes),
+        out=flat.type,
+    )
+    best = c.g.reshape(c.g.gather(c.g.reshape(x, (-1,)), at), labels.shape)
+    own = c.g.map(lambda t, i: t.equals(i), labels, c.indices(range(classes)))
+    gaps = c.g.map(
+        lambda own, t, x: x.builder.select(own, 0.0, ((x - t) + margin).max(0.0)), own, best, x, dtype=Dtype.f32
+    )
+    weights = c.g.full((1, 1), 1.0) if weight is None else c.g.gather(c.value(weight), labels)
+    return gaps, weights, own

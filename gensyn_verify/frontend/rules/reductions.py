@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gensyn_verify.frontend.context import Context, Number, Operand, axes_of
+from gensyn_verify.frontend.context import Context, Number, Operand, ScalarFunction, axes_of
 from gensyn_verify.frontend.rules import scans
 from gensyn_verify.program import Dtype, Reg, Scalar, TensorType, Value, activations, functions
 from gensyn_verify.program.types import Shape
@@ -130,20 +130,34 @@ def vector_norm(
 ) -> Value:
     """Of every order: sums of absolute values, squares or powers, or the largest (least) absolute value; 0 counts."""
     x = _float(c, x)
-    axes = axes_of(dim, len(x.shape))
-    wide = TensorType(Dtype.f32, x.shape)
-    if ord == 1:
-        return c.cast(c.sum(c.map(lambda x: x.abs(), x, out=wide), axes, keepdim), c.type.dtype)
-    if ord == 2:
-        return c.elementwise(lambda s: s.sqrt(), c.sum(c.map(lambda x: x * x, x, out=wide), axes, keepdim))
-    if math.isinf(ord):
-        sizes = c.map(lambda x: x.abs(), x, out=wide)
-        return c.cast(c.g.reduce("max" if ord > 0 else "min", sizes, axes, keepdim) if axes else sizes, c.type.dtype)
-    if ord == 0:
-        return c.cast(c.sum(c.map(lambda x: (~x.equals(0.0)).to(Reg.f32), x, out=wide), axes, keepdim), c.type.dtype)
-    powers = c.sum(c.map(lambda x: functions.pow(x.abs(), x.builder.literal(float(ord))), x, out=wide), axes, keepdim)
-    inverse = float(np.float32(1 / ord))
-    return c.elementwise(lambda s: functions.pow(s, s.builder.literal(inverse), 1 / ord - inverse), powers)
+    return c.cast(norms(c, x, ord, axes_of(dim, len(x.shape)), keepdim), c.type.dtype)
+
+
+def norms(c: Context, x: Value, order: Number, axes: tuple[int, ...], keepdim: bool = False) -> Value:
+    """Norms over `axes`, f32."""
+
+    def total(f: ScalarFunction) -> Value:
+        return c.sum(c.map(f, x, out=TensorType(Dtype.f32, x.shape)), axes, keepdim)
+
+    def of(f: ScalarFunction, sums: Value) -> Value:
+        return c.map(f, sums, out=sums.type)
+
+    if order == 1:
+        return total(lambda x: x.abs())
+    if order == 2:
+        return of(lambda s: s.sqrt(), total(lambda x: x * x))
+    if order == 0:
+        return total(lambda x: (~x.equals(0.0)).to(Reg.f32))
+    if math.isinf(order):
+        sizes = c.map(lambda x: x.abs(), x, out=TensorType(Dtype.f32, x.shape))
+        return c.g.reduce("max" if order > 0 else "min", sizes, axes, keepdim) if axes else sizes
+    return of(lambda s: real_power(s, 1 / order), total(lambda x: real_power(x, order)))
+
+
+def real_power(x: Scalar, exponent: float) -> Scalar:
+    """|x| ** exponent: what the exponent loses in binary32 takes part."""
+    high = float(np.float32(exponent))
+    return functions.pow(x.abs(), x.builder.literal(high), exponent - high)
 
 
 def norm(
@@ -152,13 +166,31 @@ def norm(
     return vector_norm(c, x, 2 if p is None else p, dim, keepdim)
 
 
+def renorm(c: Context, x: Operand, p: Number, dim: int, limit: Number) -> Value:
+    """Every slice along `dim` whose norm is above the limit, scaled to it."""
+    x = c.value(x)
+    axes = tuple(a for a in range(len(x.shape)) if a != dim % len(x.shape))
+
+    def f(x: Scalar, norm: Scalar) -> Scalar:
+        return x * norm.builder.select(norm > limit, limit / (norm + 1e-7), 1.0)
+
+    return c.elementwise(f, x, norms(c, x, p, axes, keepdim=True))
+
+
 # ---- softmax: max, subtract, exp, sum, multiply by 1/sum --------------------------------------------------------
+
+
+def _tops(c: Context, x: Value, axes: tuple[int, ...]) -> Value:
+    """Maxima with the reduced axes kept as 1, f32; 0 of no values."""
+    if not x.type.elements:
+        return c.g.full(tuple(1 if a in axes else d for a, d in enumerate(x.shape)), 0.0)
+    return c.cast(c.g.reduce("max", x, axes, True) if axes else x, Dtype.f32)
 
 
 def shifted(c: Context, x: Value, dim: int) -> tuple[Value, Value, Value]:
     """Maxima, exp(x - max) and their sums, all f32."""
     axes = axes_of(dim, len(x.shape))
-    top = c.cast(c.g.reduce("max", x, axes, True) if axes else x, Dtype.f32)
+    top = _tops(c, x, axes)
     powers = c.map(lambda x, m: functions.exp(x - m), x, top, out=TensorType(Dtype.f32, x.shape))
     return top, powers, c.sum(powers, axes, True)
 
@@ -192,7 +224,7 @@ def log_sum_exp(c: Context, x: Operand, dim: Any, keepdim: bool = False) -> Valu
     """max + log(sum of exp(x - max)); a maximum that is infinite is the result, and nothing is subtracted."""
     x = _float(c, x)
     axes = axes_of(dim, len(x.shape))
-    top = c.cast(c.g.reduce("max", x, axes, True) if axes else x, Dtype.f32)
+    top = _tops(c, x, axes)
     shift = c.map(lambda m: m.builder.select(m.abs() < math.inf, m, 0.0), top, out=top.type)
     powers = c.map(lambda x, m: functions.exp(x - m), x, shift, out=TensorType(Dtype.f32, x.shape))
     result = c.map(lambda s, m: functions.log(s) + m, c.sum(powers, axes, True), shift, out=top.type)

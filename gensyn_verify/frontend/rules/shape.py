@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gensyn_verify.backends.arrays import Array
 from gensyn_verify.errors import CaptureError
 from gensyn_verify.frontend.context import Context, Number, Operand, axes_of
 from gensyn_verify.program import Dtype, Value
@@ -315,11 +315,45 @@ def filled(value: Number | None) -> Any:
     return rule
 
 
+# ---- memory -----------------------------------------------------------------------------------------------------
+
+
 def as_strided(c: Context, x: Operand, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Value:
-    """Only where it is a plain reshape."""
+    """The elements of x that lie at these places of its memory: a reshape, or a gather by places known at capture."""
     x = c.value(x)
-    plain = [math.prod(size[a + 1 :]) for a in range(len(size))]
-    dense = all(s == p or n == 1 for n, s, p in zip(size, stride, plain, strict=True))
-    if not dense or offset or math.prod(size) != x.type.elements:
-        raise CaptureError(f"as_strided to size {list(size)}, stride {list(stride)} is not supported; use views")
-    return c.g.reshape(x, tuple(size))
+    places = _places_in_memory(c, x, size, stride, offset)
+    if np.array_equal(places, np.arange(x.type.elements)):
+        return c.g.reshape(x, tuple(size))
+    return c.g.reshape(c.g.gather(c.g.reshape(x, (-1,)), c.indices(places)), tuple(size))
+
+
+def as_strided_scatter(
+    c: Context, x: Operand, source: Operand, size: Sequence[int], stride: Sequence[int], offset: int | None = None
+) -> Value:
+    """x with `source` at these places of its memory; the last of several at one place stays."""
+    x, source = c.value(x), c.value(source)
+    places = _places_in_memory(c, x, size, stride, offset)
+    chosen = np.full(x.type.elements, -1)
+    chosen[places] = np.arange(len(places))
+    mask = c.constant(torch.from_numpy(chosen >= 0).reshape(x.shape))
+    picked = c.g.gather(c.g.reshape(c.cast(source, x.dtype), (-1,)), c.indices(chosen))
+    picked = c.g.reshape(picked, x.shape)
+    return c.g.map(lambda m, p, x: m.builder.select(m, p, x), mask, picked, x, dtype=x.dtype)
+
+
+def _places_in_memory(c: Context, x: Value, size: Sequence[int], stride: Sequence[int], offset: int | None) -> Array:
+    """Which elements of x, counted in row-major order, have these addresses in PyTorch's memory."""
+
+    def addresses(first: int, size: Sequence[int], stride: Sequence[int]) -> Array:
+        at: Array = np.asarray(first)
+        for n, s in zip(size, stride, strict=True):
+            at = at[..., None] + np.arange(n) * s
+        return at.ravel()
+
+    first, strides = c.memory
+    own, wanted = addresses(first, x.shape, strides), addresses(first if offset is None else offset, size, stride)
+    order = np.argsort(own, kind="stable")
+    found = order[np.minimum(np.searchsorted(own[order], wanted), max(len(own) - 1, 0))] if len(own) else wanted
+    if len(wanted) and (not len(own) or not np.array_equal(own[found], wanted)):
+        raise CaptureError(f"size {list(size)}, stride {list(stride)} reach elements outside of {x.type}; use views")
+    return found
