@@ -28,6 +28,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from gensyn_verify.errors import CaptureError
+from gensyn_verify.frontend.traceable import Traceable
 
 T = TypeVar("T", bound=Tensor)
 
@@ -168,7 +169,7 @@ def trace(
 def recorded(f: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
     """The ATen operations that `f` calls on tensors like those of `arguments`, in-place operations among them."""
     trace = make_fx(f, decomposition_table=VISIBLE_CHANGES, tracing_mode="fake", _allow_non_fake_inputs=True)
-    with _plain_kernels():
+    with _plain_kernels(), Traceable():
         return trace(*arguments)
 
 

@@ -326,6 +326,23 @@ CASES: dict[str, Case] = {
     "l1_loss": Case(F.l1_loss, (ROWS, ROWS)),
     "smooth_l1_loss": Case(lambda x, y: F.smooth_l1_loss(x, y, beta=0.7), (ROWS, ROWS)),
     "soft_margin_loss": Case(lambda x, y: F.soft_margin_loss(x, y.sign().detach()), (ROWS, ROWS)),
+    "gaussian_nll_loss": Case(
+        lambda x, y, v: (
+            F.gaussian_nll_loss(x, y, v[:, 0].exp()), F.gaussian_nll_loss(x, y, v.exp(), full=True, reduction="sum"),
+        ),
+        (ROWS, ROWS, ROWS),
+    ),
+    "ctc_loss": Case(
+        lambda x, t, i, n: (
+            F.ctc_loss(x.log_softmax(2), t, i, n, zero_infinity=True),
+            F.ctc_loss(x.log_softmax(2)[:, :3], t[:3], i[:3], n[:3], reduction="none"),
+            F.ctc_loss(x.log_softmax(2)[:, 0], t[0], (9,), (4,), blank=5, reduction="sum"),
+        ),
+        ((9, 4, 6),),
+        extra=lambda g: [
+            torch.randint(1, 5, (4, 4), generator=g), torch.tensor([9, 9, 8, 3]), torch.tensor([4, 2, 0, 4])
+        ],
+    ),
     "multi_margin_loss": Case(
         lambda x, w, t: (
             F.multi_margin_loss(x, t, weight=w.detach()), F.multi_margin_loss(x, t, 2, 0.7, reduction="none"),
