@@ -1,4 +1,5 @@
 # make demo    the main job on real data, from nothing: environment, train, commit, replay, tamper
+# make demo-settlement   the same job for money: stakes, committee, disputes, on an embedded chain
 # make test    what every change must pass: style, types, tests
 # Every target makes the environment it needs; where that is there already, it costs nothing.
 # Variables: PYTHON (interpreter of a new environment), VENV (its folder), ARGS (passed on to the command), TORCH (the
@@ -15,11 +16,15 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.c tests/native/*.cpp exampl
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo test lint format contracts test-contracts test-floats test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models bench wheel clean
+.PHONY: demo demo-settlement test lint format contracts test-contracts test-floats test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
 	$(BIN)/gverify demo $(ARGS)
+
+# Tasks settled on a chain inside of the process, honestly and not; ARGS="--scene 3" plays one scene.
+demo-settlement: $(VENV)/.dev
+	$(BIN)/gverify demo-settlement $(ARGS)
 
 test: lint
 	$(BIN)/pytest -n auto $(ARGS)

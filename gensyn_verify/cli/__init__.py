@@ -1,7 +1,7 @@
 """`gverify`: parse, call, show. Nothing here decides anything; each command is one call of `gensyn_verify.api`.
 
 console    results on stdout (text, or one JSON document), progress on stderr
-demo, capture, solve, replay, pinpoint, simulate, inspect, doctor      one command a file
+demo, demo_settlement, capture, solve, replay, pinpoint, simulate, inspect, doctor      one command a file
 selftest   what `doctor` checks
 
 Exit codes: 0 verified or done, 1 mismatch, 2 usage or malformed input, 3 undecided. Only a command that needs NumPy or
@@ -21,7 +21,7 @@ from typing import NoReturn
 from gensyn_verify.cli.console import Console
 from gensyn_verify.errors import GensynVerifyError, MalformedError
 
-COMMANDS = ("demo", "capture", "solve", "replay", "pinpoint", "simulate", "inspect", "doctor")
+COMMANDS = ("demo", "demo-settlement", "capture", "solve", "replay", "pinpoint", "simulate", "inspect", "doctor")
 VERIFIED, MISMATCH, MALFORMED, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = import_module(f"gensyn_verify.cli.{name}")
+        module = import_module(f"gensyn_verify.cli.{name.replace('-', '_')}")
         command = commands.add_parser(
             name,
             help=module.SUMMARY,
@@ -114,3 +114,4 @@ def explain(error: Exception) -> tuple[int, str]:
 
 
 _EXTRAS = {"torch": "torch", "sklearn": "demo", "eth_keys": "sign"}
+_EXTRAS |= dict.fromkeys(("web3", "eth_tester", "eth_account", "eth"), "settle")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_every_command_is_described_in_the_help(capsys: pytest.CaptureFixture[st
     assert end.value.code == 0
     shown = capsys.readouterr().out
     for name in cli.COMMANDS:
-        assert f"    {name} " in shown
+        assert re.search(rf"^    {name}\s", shown, re.MULTILINE)
     assert "exit codes" in shown
 
 

@@ -9,8 +9,26 @@ import {Runs, SettlementFixture} from "./SettlementFixture.sol";
 /// tasks are under way at once. `done[i]` counts successes of action i, so that nobody believes in a suite of reverts.
 contract Handler is SettlementFixture {
     enum Action {
-        Post, Cancel, Claim, Pin, Commit, Show, Attest, Disclose, Declare, Challenge, Move, Timeout, Release, Settle, Expire,
-        Expose, Enroll, Resign, Withdraw, Burn
+        Post,
+        Cancel,
+        Claim,
+        Pin,
+        Commit,
+        Show,
+        Attest,
+        Disclose,
+        Declare,
+        Challenge,
+        Move,
+        Timeout,
+        Release,
+        Settle,
+        Expire,
+        Expose,
+        Enroll,
+        Resign,
+        Withdraw,
+        Burn
     }
     uint256 public constant ACTIONS = 20;
     uint256[ACTIONS] public done;
@@ -18,7 +36,12 @@ contract Handler is SettlementFixture {
     uint256 public overturned;
     uint256 public decoys;
 
-    struct Secrets { bytes32 r; bytes32 shown; bytes32 right; bool decoy; }
+    struct Secrets {
+        bytes32 r;
+        bytes32 shown;
+        bytes32 right;
+        bool decoy;
+    }
     mapping(uint256 => Secrets) private _secrets;
     mapping(uint256 => mapping(uint256 => bytes32)) private _roots; // sealed by a verifier
     mapping(uint256 => Position) private _positions;
@@ -82,7 +105,7 @@ contract Handler is SettlementFixture {
         bytes32 r = findSecret(seed % 3 == 0);
         _secrets[id].r = r;
         vm.prank(SOLVER);
-        s.claim{value: 4 ether}(id, chanceSeal(id, SOLVER, r));
+        s.claim{value: 64 ether}(id, chanceSeal(id, SOLVER, r));
         skipBlocks(3);
         _did(Action.Claim);
     }
@@ -98,7 +121,8 @@ contract Handler is SettlementFixture {
     function commit(uint256 seed) external {
         uint256 id = _task(seed, Settlement.State.Claimed);
         if (id == 0) return;
-        try s.pin(id) {} catch {
+        try s.pin(id) {}
+        catch {
             return;
         }
         Secrets storage x = _secrets[id];
@@ -219,7 +243,8 @@ contract Handler is SettlementFixture {
     }
 
     function expire(uint256 seed) external {
-        Settlement.State[3] memory states = [Settlement.State.Claimed, Settlement.State.Committed, Settlement.State.Shown];
+        Settlement.State[3] memory states =
+            [Settlement.State.Claimed, Settlement.State.Committed, Settlement.State.Shown];
         uint256 id = _task(seed >> 2, states[seed % 3]);
         if (id == 0) return;
         try s.expire(id) {
@@ -228,7 +253,8 @@ contract Handler is SettlementFixture {
     }
 
     function expose(uint256 seed) external {
-        Settlement.State[3] memory states = [Settlement.State.Claimed, Settlement.State.Committed, Settlement.State.Shown];
+        Settlement.State[3] memory states =
+            [Settlement.State.Claimed, Settlement.State.Committed, Settlement.State.Shown];
         uint256 id = _task(seed >> 8, states[seed % 3]);
         if (id == 0 || (seed >> 4) % 8 != 0) return;
         vm.prank(_someone(seed));
@@ -302,7 +328,9 @@ contract Handler is SettlementFixture {
         }
         eq(locked, s.locked());
         uint256 owed = s.credit(s.BURN());
-        for (uint256 i = 0; i < 9; ++i) owed += s.credit(_person(i));
+        for (uint256 i = 0; i < 9; ++i) {
+            owed += s.credit(_person(i));
+        }
         eq(owed, s.owed());
     }
 
@@ -343,8 +371,10 @@ contract Handler is SettlementFixture {
         eq(0, uint256(s.locked()) + s.owed());
         eq(0, address(s).balance);
         uint256 total = s.BURN().balance;
-        for (uint256 i = 0; i < 9; ++i) total += _person(i).balance;
-        eq(9000 ether, total);
+        for (uint256 i = 0; i < 9; ++i) {
+            total += _person(i).balance;
+        }
+        eq(9 * START, total);
     }
 }
 
@@ -360,7 +390,10 @@ contract SettlementInvariants {
         targets[0] = address(handler);
     }
 
-    struct FuzzSelector { address addr; bytes4[] selectors; }
+    struct FuzzSelector {
+        address addr;
+        bytes4[] selectors;
+    }
 
     function targetSelectors() public view returns (FuzzSelector[] memory targets) {
         targets = new FuzzSelector[](1);
@@ -369,11 +402,16 @@ contract SettlementInvariants {
 
     function actions() private pure returns (bytes4[] memory a) {
         a = new bytes4[](20);
-        (a[0], a[1], a[2], a[3]) = (Handler.post.selector, Handler.cancel.selector, Handler.claim.selector, Handler.pin.selector);
-        (a[4], a[5], a[6], a[7]) = (Handler.commit.selector, Handler.show.selector, Handler.attest.selector, Handler.disclose.selector);
-        (a[8], a[9], a[10], a[11]) = (Handler.declare.selector, Handler.challenge.selector, Handler.move.selector, Handler.timeout.selector);
-        (a[12], a[13], a[14], a[15]) = (Handler.release.selector, Handler.settle.selector, Handler.expire.selector, Handler.expose.selector);
-        (a[16], a[17], a[18], a[19]) = (Handler.enroll.selector, Handler.resign.selector, Handler.withdraw.selector, Handler.burn.selector);
+        (a[0], a[1], a[2], a[3]) =
+        (Handler.post.selector, Handler.cancel.selector, Handler.claim.selector, Handler.pin.selector);
+        (a[4], a[5], a[6], a[7]) =
+        (Handler.commit.selector, Handler.show.selector, Handler.attest.selector, Handler.disclose.selector);
+        (a[8], a[9], a[10], a[11]) =
+        (Handler.declare.selector, Handler.challenge.selector, Handler.move.selector, Handler.timeout.selector);
+        (a[12], a[13], a[14], a[15]) =
+        (Handler.release.selector, Handler.settle.selector, Handler.expire.selector, Handler.expose.selector);
+        (a[16], a[17], a[18], a[19]) =
+        (Handler.enroll.selector, Handler.resign.selector, Handler.withdraw.selector, Handler.burn.selector);
     }
 
     /// forge-config: default.invariant.runs = 4
@@ -395,7 +433,9 @@ contract SettlementInvariants {
             require(good, "an action reverted");
             if (i % 50 == 0) handler.check();
         }
-        for (uint256 i = 0; i < 20; ++i) require(handler.done(i) > 0, string.concat("never done: ", string(abi.encodePacked(uint8(65 + i)))));
+        for (uint256 i = 0; i < 20; ++i) {
+            require(handler.done(i) > 0, string.concat("never done: ", string(abi.encodePacked(uint8(65 + i)))));
+        }
         require(handler.paid() > 0 && handler.overturned() > 0 && handler.decoys() > 0, "an end was never seen");
         handler.check();
         handler.windDown();

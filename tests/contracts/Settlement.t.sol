@@ -15,7 +15,9 @@ contract SettlementTest is SettlementFixture {
         settleLater(id);
         gained(SOLVER, 1 ether);
         gained(SUBMITTER, -1 ether - 0.3 ether);
-        for (uint256 i = 0; i < 3; ++i) eq(0.1 ether, uint256(seatGain(jurors[i])));
+        for (uint256 i = 0; i < 3; ++i) {
+            eq(0.1 ether, uint256(seatGain(jurors[i])));
+        }
         yes(s.task(id).state == Settlement.State.Closed);
         allFree();
         conserved();
@@ -43,11 +45,15 @@ contract SettlementTest is SettlementFixture {
 
     function testUndeclaredSealIsSlashed() public {
         uint256 id = shown(true, rightRoot());
-        for (uint256 i = 0; i < 3; ++i) attest(id, i, decoyRoot());
+        for (uint256 i = 0; i < 3; ++i) {
+            attest(id, i, decoyRoot());
+        }
         address[3] memory jurors = owners(id);
         disclose(id, true, rightRoot());
         settleLater(id);
-        for (uint256 i = 0; i < 3; ++i) yes(seatGain(jurors[i]) == -10 ether);
+        for (uint256 i = 0; i < 3; ++i) {
+            yes(seatGain(jurors[i]) == -10 ether);
+        }
         eq(30 ether, s.credit(s.BURN()));
     }
 
@@ -68,7 +74,7 @@ contract SettlementTest is SettlementFixture {
         declare(id, 0, rightRoot());
         settleLater(id);
         yes(seatGain(jurors[1]) == 0);
-        eq(1000 ether, jurors[1].balance + s.credit(jurors[1]));
+        eq(START, jurors[1].balance + s.credit(jurors[1]));
         eq(4, enrolled() + 1);
     }
 
@@ -78,9 +84,9 @@ contract SettlementTest is SettlementFixture {
         uint256 g = challenge(id, ALICE);
         win(g, ALICE);
         settleLater(id);
-        gained(SOLVER, -4 ether);
-        gained(ALICE, 12 ether); // half of the stake and of two seats
-        eq(12 ether, s.credit(s.BURN()));
+        gained(SOLVER, -64 ether);
+        gained(ALICE, 42 ether); // half of the stake and of two seats
+        eq(42 ether, s.credit(s.BURN()));
         yes(seatGain(jurors[0]) == -10 ether && seatGain(jurors[2]) == -10 ether);
         yes(seatGain(jurors[1]) == 0.1 ether);
         gained(SUBMITTER, -0.1 ether);
@@ -93,7 +99,7 @@ contract SettlementTest is SettlementFixture {
         skipTime(1 days + 1);
         s.timeout(g);
         settleLater(id);
-        gained(SOLVER, -4 ether);
+        gained(SOLVER, -64 ether);
         yes(s.task(id).overturned);
     }
 
@@ -142,7 +148,7 @@ contract SettlementTest is SettlementFixture {
         gained(SUBMITTER, 0);
         vm.prank(SOLVER);
         vm.expectPartialRevert(Settlement.WrongState.selector);
-        s.claim{value: 4 ether}(id, 0);
+        s.claim{value: 64 ether}(id, 0);
     }
 
     function testTooFewSeatsVoidTheTask() public {
@@ -185,8 +191,8 @@ contract SettlementTest is SettlementFixture {
         vm.expectPartialRevert(Settlement.TooLate.selector);
         s.commit(id, run, 0);
         s.expire(id);
-        gained(SOLVER, -4 ether);
-        eq(4 ether, s.credit(s.BURN()));
+        gained(SOLVER, -64 ether);
+        eq(64 ether, s.credit(s.BURN()));
         gained(SUBMITTER, 0);
 
         id = shown(true, rightRoot()); // it has seen the lot, and does not disclose
@@ -200,8 +206,8 @@ contract SettlementTest is SettlementFixture {
         vm.expectPartialRevert(Settlement.TooLate.selector);
         s.disclose(id, secret, rightRoot(), SALT2);
         s.expire(id);
-        gained(SOLVER, -8 ether);
-        eq(8 ether, s.credit(s.BURN()));
+        gained(SOLVER, -128 ether);
+        eq(128 ether, s.credit(s.BURN()));
         gained(SUBMITTER, -0.1 ether);
         yes(seatGain(jurors[0]) == 0.1 ether && seatGain(jurors[1]) == 0);
         allFree();
@@ -224,13 +230,13 @@ contract SettlementTest is SettlementFixture {
         vm.expectPartialRevert(Settlement.TooLate.selector);
         s.show(id, rightRoot(), SALT);
         s.expire(id);
-        gained(SOLVER, -8 ether);
+        gained(SOLVER, -128 ether);
     }
 
     function testLotsAreNotKnownBeforeTheirBlock() public {
         uint256 id = posted();
         vm.prank(SOLVER);
-        s.claim{value: 4 ether}(id, 0);
+        s.claim{value: 64 ether}(id, 0);
         for (uint256 i = 0; i < 3; ++i) {
             vm.expectPartialRevert(Settlement.TooEarly.selector);
             s.pin(id);
@@ -260,7 +266,7 @@ contract SettlementTest is SettlementFixture {
         uint256 id = posted();
         bytes32 seal = chanceSeal(id, SOLVER, "r"); // another solver's seal, copied from the mempool
         vm.prank(ALICE);
-        s.claim{value: 4 ether}(id, seal);
+        s.claim{value: 64 ether}(id, seal);
         skipBlocks(3);
         bytes32 run = Runs.commitment(SOLVER, SALT, rightRoot()); // and its commitment
         vm.prank(ALICE);
@@ -339,7 +345,7 @@ contract SettlementTest is SettlementFixture {
         settleLater(id);
         yes(seatGain(jurors[0]) == 0.1 ether && seatGain(jurors[1]) == 0.1 ether);
         yes(seatGain(jurors[2]) == -10 ether);
-        gained(ALICE, 7 ether);
+        gained(ALICE, 37 ether);
     }
 
     function testExposedSecretSlashes() public {
@@ -349,8 +355,8 @@ contract SettlementTest is SettlementFixture {
         s.expose(id, "a guess");
         vm.prank(ALICE);
         s.expose(id, secret);
-        gained(SOLVER, -4 ether);
-        gained(ALICE, 2 ether);
+        gained(SOLVER, -64 ether);
+        gained(ALICE, 32 ether);
         gained(SUBMITTER, 0);
         id = shown(true, rightRoot());
         attest(id, 1, rightRoot());
@@ -377,7 +383,9 @@ contract SettlementTest is SettlementFixture {
         bool[5] memory taken;
         for (uint256 i = 0; i < 3; ++i) {
             uint256 lot;
-            do lot = uint256(keccak256(abi.encode(beacon, id, j++))) % 5; while (taken[lot]);
+            do {
+                lot = uint256(keccak256(abi.encode(beacon, id, j++))) % 5;
+            } while (taken[lot]);
             taken[lot] = true;
             eq(lot, s.juror(id, i).seat);
             eq(id, s.seats()[lot].task);
@@ -390,13 +398,16 @@ contract SettlementTest is SettlementFixture {
             s.resign(i);
         }
         uint256 id = committed(false, rightRoot());
-        for (uint256 i = 0; i < 20; ++i) { // two take the empty seats, the rest makes the pool longer
+        // two take the empty seats, the rest makes the pool longer
+        for (uint256 i = 0; i < 20; ++i) {
             vm.prank(ALICE);
             s.enroll{value: 10 ether}();
         }
         vm.prank(SOLVER);
         s.show(id, rightRoot(), SALT);
-        for (uint256 i = 0; i < 3; ++i) yes(s.juror(id, i).owner != ALICE && s.juror(id, i).owner != address(0));
+        for (uint256 i = 0; i < 3; ++i) {
+            yes(s.juror(id, i).owner != ALICE && s.juror(id, i).owner != address(0));
+        }
     }
 
     function testSeatOnACommitteeCannotLeave() public {
@@ -467,7 +478,7 @@ contract SettlementTest is SettlementFixture {
         win(honest, ALICE);
         settleLater(id);
         gained(BOB, -0.2 ether);
-        gained(ALICE, 17 ether);
+        gained(ALICE, 47 ether);
     }
 
     function testSelfChallengeCostsTheBurnedShare() public {
@@ -489,7 +500,7 @@ contract SettlementTest is SettlementFixture {
         s.challenge{value: 0.2 ether}(id);
         settleLater(id);
         gained(ALICE, 0);
-        yes(gain(SOLVER) + gain(BOB) == 15 ether - 2 ether); // half of three seats that approved, less half of the stake
+        yes(gain(SOLVER) + gain(BOB) == 15 ether - 32 ether); // half of three seats that approved, less half of the stake
     }
 
     function testGamesAreIndependent() public {
@@ -539,6 +550,7 @@ contract SettlementTest is SettlementFixture {
         yes(s.task(id).overturned);
     }
 
+    /// forge-config: default.fuzz.runs = 256
     function testFuzzEveryGameEndsWithinTwoClocks(uint32 a, uint32 b) public {
         uint256 id = approved(false, rightRoot());
         uint256 begun = vm.getBlockTimestamp();
@@ -624,7 +636,7 @@ contract SettlementTest is SettlementFixture {
         yes(s.game(g).over && s.task(id).overturned);
         gained(ALICE, 0); // the bond is back; the rest comes with `settle`, and is the challenger's, not the helper's
         settleLater(id);
-        gained(ALICE, 17 ether);
+        gained(ALICE, 47 ether);
     }
 
     function testTurnsAreThoseOfTheStages() public {
@@ -705,13 +717,27 @@ contract SettlementTest is SettlementFixture {
 
     function testTermsBelowTheFloorsAreRefused() public {
         Settlement.Terms[12] memory bad;
-        bytes32[12] memory what =
-            [bytes32("seats"), "seats", "reward", "stake", "bond", "stake", "fee", "bounty", "clock", "solveTime", "attestTime", "discloseTime"];
-        for (uint256 i = 0; i < 12; ++i) bad[i] = terms();
+        bytes32[12] memory what = [
+            bytes32("seats"),
+            "seats",
+            "reward",
+            "stake",
+            "bond",
+            "stake",
+            "fee",
+            "bounty",
+            "clock",
+            "solveTime",
+            "attestTime",
+            "discloseTime"
+        ];
+        for (uint256 i = 0; i < 12; ++i) {
+            bad[i] = terms();
+        }
         bad[0].seats = 2;
         bad[1].seats = 17;
         bad[2].reward = 0;
-        bad[3].reward = 2 ether + 1;
+        bad[3].reward = 32 ether + 1;
         bad[4].bond = 0.1 ether - 1;
         (bad[5].reward, bad[5].stake) = (0.05 ether, 0.19 ether);
         bad[6].fee = 0;
@@ -775,12 +801,14 @@ contract SettlementTest is SettlementFixture {
         s.post{value: escrow()}(bytes32(0), 1, terms());
         vm.prank(SOLVER);
         s.show(id, rightRoot(), SALT);
-        for (uint256 i = 0; i < 3; ++i) attest(id, i, rightRoot());
+        for (uint256 i = 0; i < 3; ++i) {
+            attest(id, i, rightRoot());
+        }
         disclose(id, false, rightRoot());
         lose(challenge(id, ALICE), ALICE);
         settleLater(id);
         vm.prank(SOLVER);
-        s.claim{value: 4 ether}(waiting, "seal");
+        s.claim{value: 64 ether}(waiting, "seal");
         vm.prank(SOLVER);
         s.withdraw(SOLVER);
         vm.prank(GUARDIAN);
@@ -800,7 +828,7 @@ contract SettlementTest is SettlementFixture {
         uint256 id = posted();
         vm.prank(SOLVER);
         vm.expectPartialRevert(Settlement.WrongAmount.selector);
-        s.claim{value: 4 ether + 1}(id, "seal");
+        s.claim{value: 64 ether + 1}(id, "seal");
         vm.expectPartialRevert(Settlement.WrongAmount.selector);
         s.enroll();
         id = approved(false, rightRoot());
@@ -815,7 +843,7 @@ contract SettlementTest is SettlementFixture {
         uint256 before = BOB.balance;
         vm.prank(SOLVER);
         s.withdraw(BOB);
-        eq(before + 5 ether, BOB.balance);
+        eq(before + 65 ether, BOB.balance);
         vm.prank(SOLVER);
         vm.expectPartialRevert(Settlement.NoCredit.selector);
         s.withdraw(BOB);
@@ -826,7 +854,7 @@ contract SettlementTest is SettlementFixture {
         vm.prank(ALICE);
         s.expose(id, secret);
         s.burn();
-        eq(2 ether, s.BURN().balance);
+        eq(32 ether, s.BURN().balance);
         vm.expectPartialRevert(Settlement.NoCredit.selector);
         s.burn();
     }
@@ -846,10 +874,10 @@ contract SettlementTest is SettlementFixture {
         s.cancel(mine);
         vm.prank(SUBMITTER);
         s.withdraw(SUBMITTER);
-        eq(1000 ether, SUBMITTER.balance);
+        eq(START, SUBMITTER.balance);
         vm.prank(address(submitter));
         s.withdraw(ALICE); // to another address it can
-        eq(1000 ether + escrow(), ALICE.balance);
+        eq(START + escrow(), ALICE.balance);
     }
 
     function testReentrantWithdrawIsRefused() public {
@@ -866,7 +894,7 @@ contract SettlementTest is SettlementFixture {
     function testGasOfTheSmallMessages() public {
         uint256 id = posted();
         vm.prank(SOLVER);
-        s.claim{value: 4 ether}(id, "seal");
+        s.claim{value: 64 ether}(id, "seal");
         cheap();
         id = shown(false, rightRoot());
         address verifier = s.juror(id, 0).owner;
@@ -894,12 +922,16 @@ contract SettlementTest is SettlementFixture {
     }
 
     function owners(uint256 id) private view returns (address[3] memory out) {
-        for (uint256 i = 0; i < 3; ++i) out[i] = s.juror(id, i).owner;
+        for (uint256 i = 0; i < 3; ++i) {
+            out[i] = s.juror(id, i).owner;
+        }
     }
 
     function enrolled() private view returns (uint256 count) {
         Settlement.Seat[] memory all = s.seats();
-        for (uint256 i = 0; i < all.length; ++i) if (all[i].owner != address(0)) ++count;
+        for (uint256 i = 0; i < all.length; ++i) {
+            if (all[i].owner != address(0)) ++count;
+        }
     }
 
     function allFree() private view {
@@ -909,7 +941,9 @@ contract SettlementTest is SettlementFixture {
     function allFreeBut(uint256 taken) private view {
         Settlement.Seat[] memory all = s.seats();
         uint256 found = 0;
-        for (uint256 i = 0; i < all.length; ++i) if (all[i].task != 0) ++found;
+        for (uint256 i = 0; i < all.length; ++i) {
+            if (all[i].task != 0) ++found;
+        }
         eq(taken, found);
     }
 

@@ -2,6 +2,8 @@
 pragma solidity ^0.8.28;
 
 import {IReferee, Position} from "gensyn_verify/settle/contracts/IReferee.sol";
+import {Referee} from "gensyn_verify/settle/contracts/Referee.sol";
+import {StepVerifier} from "gensyn_verify/settle/contracts/StepVerifier.sol";
 import {Settlement} from "gensyn_verify/settle/contracts/Settlement.sol";
 
 /// @dev What we use of forge's cheat codes.
@@ -18,7 +20,13 @@ interface Cheats {
     function getBlockTimestamp() external view returns (uint256);
     function lastCallGas() external view returns (Gas memory);
 
-    struct Gas { uint64 limit; uint64 total; uint64 used; int64 refunded; uint64 remaining; }
+    struct Gas {
+        uint64 limit;
+        uint64 total;
+        uint64 used;
+        int64 refunded;
+        uint64 remaining;
+    }
 }
 
 /// @dev Tasks of one step without scalars. A game about the group of scalars is decided in two moves, by openings
@@ -76,7 +84,15 @@ library Runs {
         bytes memory before = abi.encodePacked(initialState());
         bytes32[] memory none = new bytes32[](0);
         return abi.encode(
-            entry(scalars, state), none, before, statePath(), keccak256("trace"), uint32(1), uint32(1), uint32(2), uint32(5)
+            entry(scalars, state),
+            none,
+            before,
+            statePath(),
+            keccak256("trace"),
+            uint32(1),
+            uint32(1),
+            uint32(2),
+            uint32(5)
         );
     }
 
@@ -89,42 +105,18 @@ library Runs {
     }
 }
 
-/// @dev Until the real one is there: the stages 0 to 3, without checking what is opened.
-contract StandInReferee is IReferee {
-    function advance(Position calldata position, bytes calldata move) external pure returns (Position memory p) {
-        p = position;
-        if (p.stage == 0) {
-            bytes32[] memory kids = abi.decode(move, (bytes32[]));
-            (p.stage, p.shown) = (1, keccak256(abi.encodePacked(kids)));
-        } else if (p.stage == 1) {
-            (,, bytes memory data) = abi.decode(move, (uint8, uint32, bytes));
-            require(keccak256(data) == p.shown, "shown");
-            (p.stage, p.shown, p.size) = (2, 0, 0);
-        } else if (p.stage == 2) {
-            (bytes memory e,,,,,,,,) = abi.decode(move, (bytes, bytes32[], bytes, bytes32[], bytes32, uint32, uint32, uint32, uint32));
-            require(p.log == keccak256(abi.encodePacked(bytes1(0x02), uint64(1), keccak256(abi.encodePacked(bytes1(0x00), e)))), "log");
-            bytes32 scalars;
-            assembly ("memory-safe") { scalars := mload(add(e, 104)) }
-            (p.stage, p.scalars, p.log, p.steps) = (3, scalars, 0, 0);
-        } else {
-            require(p.stage == 3, "stage");
-            (uint8 what, uint32 which,) = abi.decode(move, (uint8, uint32, bytes));
-            require(what == 2 && which == 2, "move");
-            p.stage = p.scalars == Runs.RIGHT ? 19 : 20;
-        }
-    }
-}
-
 /// @dev One settlement in ether with its people, and the way of a task up to every state.
 abstract contract SettlementFixture {
     Cheats internal constant vm = Cheats(address(uint160(uint256(keccak256("hevm cheat code")))));
 
+    uint256 internal constant START = 100_000 ether;
     address internal constant SUBMITTER = address(0x5001);
     address internal constant SOLVER = address(0x5002);
     address internal constant ALICE = address(0x5003);
     address internal constant BOB = address(0x5004);
     address internal constant GUARDIAN = address(0x5005);
-    address[5] internal verifiers = [address(0x6001), address(0x6002), address(0x6003), address(0x6004), address(0x6005)];
+    address[5] internal verifiers =
+        [address(0x6001), address(0x6002), address(0x6003), address(0x6004), address(0x6005)];
 
     bytes32 internal constant SALT = keccak256("salt");
     bytes32 internal constant SALT2 = keccak256("salt of the right run");
@@ -135,15 +127,31 @@ abstract contract SettlementFixture {
 
     function rules() internal pure returns (Settlement.Rules memory) {
         return Settlement.Rules({
-            seat: 10 ether, minBond: 0.1 ether, stakeRatio: 2 << 16, minClock: 1 hours, minWindow: 1 hours,
-            rate: 6554, burn: 32768, minSeats: 3, delay: 2
+            seat: 10 ether,
+            minBond: 0.1 ether,
+            stakeRatio: 2 << 16,
+            minClock: 1 hours,
+            minWindow: 1 hours,
+            rate: 6554,
+            burn: 32768,
+            minSeats: 3,
+            delay: 2
         });
     }
 
     function terms() internal pure returns (Settlement.Terms memory) {
         return Settlement.Terms({
-            reward: 1 ether, stake: 4 ether, fee: 0.1 ether, bounty: 1 ether, bond: 0.2 ether, clock: 1 days,
-            solveTime: 3 days, attestTime: 1 days, discloseTime: 2 hours, challengeTime: 2 days, seats: 3
+            reward: 1 ether,
+            stake: 64 ether,
+            fee: 0.1 ether,
+            bounty: 1 ether,
+            bond: 0.2 ether,
+            clock: 1 days,
+            solveTime: 3 days,
+            attestTime: 1 days,
+            discloseTime: 2 hours,
+            challengeTime: 2 days,
+            seats: 3
         });
     }
 
@@ -155,12 +163,14 @@ abstract contract SettlementFixture {
     function setUp() public virtual {
         vm.roll(1000);
         vm.warp(1_000_000);
-        referee = new StandInReferee();
+        referee = new Referee(new StepVerifier());
         s = new Settlement(referee, address(0), GUARDIAN, rules());
         address[4] memory rest = [SUBMITTER, SOLVER, ALICE, BOB];
-        for (uint256 i = 0; i < 4; ++i) vm.deal(rest[i], 1000 ether);
+        for (uint256 i = 0; i < 4; ++i) {
+            vm.deal(rest[i], START);
+        }
         for (uint256 i = 0; i < verifiers.length; ++i) {
-            vm.deal(verifiers[i], 1000 ether);
+            vm.deal(verifiers[i], START);
             vm.prank(verifiers[i]);
             s.enroll{value: 10 ether}();
         }
@@ -214,7 +224,7 @@ abstract contract SettlementFixture {
         id = posted();
         secret = findSecret(decoy);
         vm.prank(SOLVER);
-        s.claim{value: 4 ether}(id, chanceSeal(id, SOLVER, secret));
+        s.claim{value: 64 ether}(id, chanceSeal(id, SOLVER, secret));
         skipBlocks(3);
     }
 
@@ -254,9 +264,13 @@ abstract contract SettlementFixture {
     /// @dev Every seat attests and declares the root that `roots` has for it.
     function disclosed(bool decoy, bytes32 root, bytes32[3] memory roots) internal returns (uint256 id) {
         id = shown(decoy, root);
-        for (uint256 i = 0; i < 3; ++i) attest(id, i, roots[i]);
+        for (uint256 i = 0; i < 3; ++i) {
+            attest(id, i, roots[i]);
+        }
         disclose(id, decoy, root);
-        for (uint256 i = 0; i < 3; ++i) declare(id, i, roots[i]);
+        for (uint256 i = 0; i < 3; ++i) {
+            declare(id, i, roots[i]);
+        }
     }
 
     function approved(bool decoy, bytes32 root) internal returns (uint256 id) {
@@ -288,13 +302,29 @@ abstract contract SettlementFixture {
 
     // ---- roots
 
-    function rightRoot() internal pure returns (bytes32) { return Runs.log(Runs.RIGHT, keccak256("state")); }
-    function wrongRoot() internal pure returns (bytes32) { return Runs.log(Runs.WRONG, keccak256("state")); }
-    function decoyRoot() internal pure returns (bytes32) { return Runs.log(Runs.WRONG, keccak256("decoy")); }
-    function otherRoot() internal pure returns (bytes32) { return keccak256("another root"); }
+    function rightRoot() internal pure returns (bytes32) {
+        return Runs.log(Runs.RIGHT, keccak256("state"));
+    }
 
-    function win(uint256 g, address challenger) internal { play(g, challenger, Runs.WRONG, keccak256("state")); }
-    function lose(uint256 g, address challenger) internal { play(g, challenger, Runs.RIGHT, keccak256("state")); }
+    function wrongRoot() internal pure returns (bytes32) {
+        return Runs.log(Runs.WRONG, keccak256("state"));
+    }
+
+    function decoyRoot() internal pure returns (bytes32) {
+        return Runs.log(Runs.WRONG, keccak256("decoy"));
+    }
+
+    function otherRoot() internal pure returns (bytes32) {
+        return keccak256("another root");
+    }
+
+    function win(uint256 g, address challenger) internal {
+        play(g, challenger, Runs.WRONG, keccak256("state"));
+    }
+
+    function lose(uint256 g, address challenger) internal {
+        play(g, challenger, Runs.RIGHT, keccak256("state"));
+    }
 
     // ---- expectations
 
@@ -311,14 +341,16 @@ abstract contract SettlementFixture {
 
     /// @dev What an account has, in its pocket and as credit, over what it began with.
     function gain(address who) internal view returns (int256) {
-        return int256(who.balance + s.credit(who)) - 1000 ether;
+        return int256(who.balance + s.credit(who)) - int256(START);
     }
 
     /// @dev All seats are owned by a verifier each; by how much the owner of a place has gained, its seat's stake included.
     function seatGain(address who) internal view returns (int256 total) {
         total = gain(who);
         Settlement.Seat[] memory all = s.seats();
-        for (uint256 i = 0; i < all.length; ++i) if (all[i].owner == who) total += 10 ether;
+        for (uint256 i = 0; i < all.length; ++i) {
+            if (all[i].owner == who) total += 10 ether;
+        }
     }
 
     function conserved() internal view {

@@ -6,7 +6,14 @@ import {Runs, SettlementFixture} from "./SettlementFixture.sol";
 
 /// @dev A token with every habit that tokens have, one at a time.
 contract Token {
-    enum Habit { None, AnswersNothing, TakesAFee, AnswersFalse, Lies, CallsBack }
+    enum Habit {
+        None,
+        AnswersNothing,
+        TakesAFee,
+        AnswersFalse,
+        Lies,
+        CallsBack
+    }
 
     mapping(address => uint256) public balanceOf;
     mapping(address => mapping(address => uint256)) public allowance;
@@ -138,8 +145,8 @@ contract SettlementTokensTest is SettlementFixture {
 
     function testMoreThanEverIsRefused() public {
         Settlement.Terms memory t = terms();
-        (t.reward, t.stake) = (type(uint128).max / 4, type(uint128).max / 2 + 1);
-        (t.fee, t.bounty) = (1, type(uint128).max);
+        (t.stake, t.reward, t.seats) = (type(uint128).max, type(uint128).max / 2, 16);
+        (t.bounty, t.fee) = (type(uint128).max / 33, type(uint128).max / 33 / 1000 * 52);
         vm.prank(SUBMITTER);
         vm.expectPartialRevert(Settlement.WrongAmount.selector);
         s.post(Runs.digest(), 1, t);

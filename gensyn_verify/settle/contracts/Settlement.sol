@@ -9,9 +9,30 @@ import {IReferee, Position} from "./IReferee.sol";
 contract Settlement {
     // ---------------------------------------------------------------------------------------------- types
 
-    enum State { None, Posted, Claimed, Committed, Shown, Disclosed, Closed }
-    enum Outcome { Cancelled, Void, Expired, Exposed, Overturned, Paid }
-    enum Stand { Absent, Sealed, Right, Decoy, Other }
+    enum State {
+        None,
+        Posted,
+        Claimed,
+        Committed,
+        Shown,
+        Disclosed,
+        Closed
+    }
+    enum Outcome {
+        Cancelled,
+        Void,
+        Expired,
+        Exposed,
+        Overturned,
+        Paid
+    }
+    enum Stand {
+        Absent,
+        Sealed,
+        Right,
+        Decoy,
+        Other
+    }
 
     /// @notice What holds for all tasks, fixed at deployment. Shares and ratios are in units of 2^-16.
     struct Rules {
@@ -238,6 +259,9 @@ contract Settlement {
         if (uint256(t.stake) << 16 < t.reward * STAKE_RATIO) revert BelowFloor("stake");
         if (t.bond < MIN_BOND) revert BelowFloor("bond");
         if (t.stake - _burned(t.stake) < MIN_BOND) revert BelowFloor("stake");
+        // the burned share exceeds what silence about a decoy would save the committee, or the submitter
+        uint256 perSeat = t.bounty > SEAT + t.fee ? t.bounty : SEAT + t.fee;
+        if (BURN_SHARE * t.stake <= (t.seats * perSeat) << 16) revert BelowFloor("stake");
         if (t.fee == 0) revert BelowFloor("fee");
         // what a decoy costs who approves it, beside what it brings who finds it, is at least twice the fee a check
         if (RATE * (SEAT + t.bounty + t.fee) < uint256(t.fee) << 17) revert BelowFloor("bounty");
@@ -326,7 +350,8 @@ contract Settlement {
         if (state == State.Shown) end += t.discloseTime;
         else if (state != State.Claimed && state != State.Committed) revert WrongState(state);
         // in Claimed the lot must be kept in time, in Committed there is no other limit
-        bool lotLost = block.number > t.fixedAt + DELAY + 256 && state != State.Shown && (state == State.Committed || t.chance == 0);
+        bool lotLost = block.number > t.fixedAt + DELAY + 256 && state != State.Shown
+            && (state == State.Committed || t.chance == 0);
         bool late = state != State.Committed && block.timestamp > end;
         if (!lotLost && !late) revert TooEarly(end);
         _close(id, t, Outcome.Expired);
@@ -628,7 +653,8 @@ contract Settlement {
     }
 
     function _balance() private view returns (uint256) {
-        (bool done, bytes memory answer) = ASSET.staticcall(abi.encodeWithSignature("balanceOf(address)", address(this)));
+        (bool done, bytes memory answer) =
+            ASSET.staticcall(abi.encodeWithSignature("balanceOf(address)", address(this)));
         if (!done || answer.length < 32) revert TransferFailed();
         return abi.decode(answer, (uint256));
     }
