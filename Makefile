@@ -16,7 +16,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.c tests/native/*.cpp exampl
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo demo-settlement test lint format contracts test-contracts test-floats test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models bench wheel clean
+.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-floats test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -46,6 +46,10 @@ contracts: $(VENV)/.dev $(NODE)/.package-lock.json
 	$(NODE)/.bin/forge fmt
 	$(NODE)/.bin/forge build
 	$(BIN)/python tests/contracts/artifacts.py
+
+# What the moves of a dispute cost in gas, in the worst case that README states.
+gas: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python tests/contracts/gas.py
 
 # The contracts: style, the shipped bytecode against a new compilation, forge's tests, then those in Python.
 test-contracts: $(VENV)/.dev $(NODE)/.package-lock.json

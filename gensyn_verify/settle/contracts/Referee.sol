@@ -284,6 +284,7 @@ contract Referee is IReferee {
             return;
         }
         p.stage = uint8(Stage.TRACE_REVEAL);
+        p.start = 0;
         if (c.what == What.PICK) {
             p.size = uint64(p.inputs) + p.nodes;
             return;
@@ -439,6 +440,7 @@ contract Referee is IReferee {
             p.digest = Merkle.leaf(last);
             p.stage = uint8(Stage.OPERATION_OPEN);
         } else {
+            p.start = 0;
             p.size = p.length;
             p.stage = uint8(Stage.SEQUENCE_REVEAL);
         }
