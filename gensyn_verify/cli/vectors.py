@@ -30,6 +30,7 @@ from gensyn_verify.program import (
     functions,
     ops,
     published,
+    rounding,
 )
 from gensyn_verify.program.scalar import OPERATIONS, Constant, Instruction
 
@@ -86,8 +87,9 @@ def numeric_cases() -> Iterator[Case]:
     """Every case of every numeric vector file."""
     yield from _scalar_cases(load("scalar_ops"))
     for name, entry in load("elementary")["functions"].items():
-        scalar = published.trace(getattr(functions, name), Reg.f32)
-        yield _scalar_case("elementary", name, scalar, [(row[:1], row[1:]) for row in entry["points"]])
+        function = getattr(functions, name, None) or getattr(rounding, name)
+        scalar = published.trace(function, *[Reg.f32] * (len(entry["points"][0]) - 1))
+        yield _scalar_case("elementary", name, scalar, [(row[:-1], row[-1:]) for row in entry["points"]])
     for c in load("dot")["cases"]:
         yield _case("dot", c, ops.Dot(c["transpose_a"], c["transpose_b"], Dtype[c["dtype"]]), c["a"], c["b"])
     for c in load("reduce")["cases"]:

@@ -29,6 +29,7 @@ MAGIC = _hex("0x1.8p23")
 LOG2_E = _hex("0x1.715476p0")
 LN2_HIGH = _hex("0x1.62e430p-1")  # the binary32 nearest to ln 2; a multiple of 2^-21
 LN2_LOW = _hex("-0x1.05c610p-29")  # ln 2 - LN2_HIGH
+THIRD_HIGH, THIRD_LOW = _hex("0x1.555556p-2"), _hex("-0x1.555556p-27")
 
 # e^f = 1 + f + f^2 EXP(f) on |f| <= ln(2)/2.
 EXP = _f32("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558b4p-5", "0x1.1239a0p-7", "0x1.6a4960p-10")
@@ -47,6 +48,8 @@ ERF_LARGE = _f32("0x1.073578p-3", "0x1.457a64p-1", "0x1.af4134p-4", "-0x1.774a98
 # sin r = r + r^3 SIN(r^2) and cos r = 1 + r^2 COS(r^2) on |r| <= pi/4.
 SIN = _f32("-0x1.555546p-3", "0x1.110778p-7", "-0x1.9954p-13")
 COS = _f32("-0x1p-1", "0x1.55554ap-5", "-0x1.6c0c2ap-10", "0x1.99e910p-16")
+# tan r = r + r^3 (1/3 + r^2 TAN(r^2)) on |r| <= pi/4.
+TAN = _f32("0x1.110fccp-3", "0x1.ba88e2p-5", "0x1.5f8b1ap-6", "0x1.56102p-7", "0x1.1b6e18p-11", "0x1.1187d8p-8")
 # 2/pi in words of 32 bits, after one word of zeros.
 TWO_OVER_PI = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB)
 QUARTER_PI = _hex("0x1.921fb6p-1")
@@ -71,6 +74,47 @@ def _power_of_two(n: Scalar, scale: int = 0) -> Scalar:
 def _sign(x: Scalar) -> Scalar:
     """-1 for x < 0, else 1."""
     return x.builder.select(x < 0.0, -1.0, x.builder.literal(1.0))
+
+
+def _with_sign(size: Scalar, x: Scalar) -> Scalar:
+    """`size` negated where the sign bit of x is set."""
+    return size * ((x.bits(Reg.u32) & 0x80000000) | 0x3F800000).bits(Reg.f32)
+
+
+def _two_sum(a: Scalar, b: Scalar) -> tuple[Scalar, Scalar]:
+    """a + b and what rounding it lost, for |a| >= |b| or a = 0."""
+    s = a + b
+    return s, b - (s - a)
+
+
+def _product(a: Scalar, low: Scalar | float, x: Scalar | float, x_low: Scalar | float = 0.0) -> tuple[Scalar, Scalar]:
+    """(a + low) (x + x_low) as a product and what rounding it lost."""
+    b = a.builder
+    p = a * x
+    error = b.fma(a, x, -p)
+    error = b.fma(low, x, error)
+    return p, error if x_low == 0.0 and isinstance(x_low, float) else b.fma(a, x_low, error)
+
+
+def _cube(s: Scalar, s_low: Scalar, p: list[float]) -> tuple[Scalar, Scalar]:
+    """s^3 (1/3 + s^2 P(s^2)) of s + s_low as a product and what rounding it lost."""
+    b = s.builder
+    q, q_low = _product(s, s_low, s, s_low)
+    u, u_low = _two_sum(b.literal(THIRD_HIGH), b.fma(q, _horner(q, p), THIRD_LOW))
+    v, v_low = _product(q, q_low, u, u_low)
+    return _product(v, v_low, s, s_low)
+
+
+def _root(u: Scalar, low: Scalar) -> tuple[Scalar, Scalar]:
+    """sqrt(u + low) as a root and what rounding it lost, |low| small beside u; (0, 0) for zeros."""
+    r = u.sqrt()
+    return r, (u.builder.fma(-r, r, u) + low) / (r + r).max(_hex("0x1p-100"))
+
+
+def _less(high: Scalar, low: Scalar, t: Scalar, rest: Scalar) -> Scalar:
+    """(high + low) - (t + rest) with one rounding of consequence, for high >= |t| or high = 0."""
+    difference, lost = _two_sum(high, -t)
+    return difference + (lost + (low - rest))
 
 
 # ---- exponentials -----------------------------------------------------------------------------------------------
@@ -229,8 +273,10 @@ def _words(k: Scalar, count: int) -> list[Scalar]:
     return [b.select(four, words[i + 4], step[i]) for i in range(count)]
 
 
-def _reduce(bits: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """x = quadrants pi/2 + high + low for |x| >= pi/4, given the bits of |x|, by Payne and Hanek's method.
+def _reduce(bits: Scalar) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+    """x = quadrants pi/2 + high + low + lost for |x| >= pi/4, given the bits of |x|, by Payne and Hanek's method.
+
+    `lost` matters where high + low is so small that it has one part; sine and cosine, which round it, do without.
 
     |x| = m 2^(E - 150). Of 2/pi, bits whose product with m is a multiple of 4 do not matter; the 96 bits after them
     give |x| 2/pi mod 4 with 62 fraction bits, of which at least 31 are significant for every binary32.
@@ -257,27 +303,34 @@ def _reduce(bits: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     error = b.fma(a, HALF_PI_LOW * 2.0**-32, error)
     error = b.fma(c, HALF_PI_LOW * 2.0**-56, error)
     error = b.fma(d, HALF_PI_HIGH * 2.0**-56, error)
-    error = b.fma(c, HALF_PI_HIGH * 2.0**-56, error)
-    high = product + error
-    low = error - (high - product)
-    return y, high, low
+    total = b.fma(c, HALF_PI_HIGH * 2.0**-56, error)
+    high = product + total
+    low = total - (high - product)
+    return y, high, low, b.fma(c, HALF_PI_HIGH * 2.0**-56, -total) + error
+
+
+def _turned(x: Scalar, quadrants: int, exact: bool = False) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+    """|x| + quadrants pi/2 = turn + r + low, |r| <= pi/4, and r^2; the top two bits of `turn` count quarter turns."""
+    b = x.builder
+    y = x.abs()
+    turn, high, low, lost = _reduce(y.bits(Reg.u32))
+    low = low + lost if exact else low
+    near = y < QUARTER_PI
+    r = b.select(near, y, high)
+    low = b.select(near, 0.0, low)
+    turn = b.select(near, b.literal(0, Reg.u32), turn) + (quadrants << 30)
+    return turn, r, low, b.fma(r, r, r * (low + low))
 
 
 def _sine(x: Scalar, quadrants: int, sign: Scalar) -> Scalar:
     """sin(|x| + quadrants pi/2), its sign flipped where the top bit of `sign` is set."""
     b = x.builder
-    y = x.abs()
-    turn, high, low = _reduce(y.bits(Reg.u32))
-    near = y < QUARTER_PI
-    r = b.select(near, y, high)
-    low = b.select(near, 0.0, low)
-    turn = b.select(near, b.literal(0, Reg.u32), turn) + (quadrants << 30)
-    s = b.fma(r, r, r * (low + low))
+    turn, r, low, s = _turned(x, quadrants)
     sine = r + b.fma(_horner(s, SIN) * s, r, low)
     cosine = b.fma(s, _horner(s, COS), 1.0)
     value = b.select((turn & 0x40000000).equals(0), sine, cosine)
     one = (((turn ^ sign) & 0x80000000) | 0x3F800000).bits(Reg.f32)
-    return b.select(y < INFINITY, value * one, NAN)
+    return b.select(x.abs() < INFINITY, value * one, NAN)
 
 
 def sin(x: Scalar) -> Scalar:
@@ -290,9 +343,21 @@ def cos(x: Scalar) -> Scalar:
     return _sine(x, 1, x.builder.literal(0, Reg.u32))
 
 
+def tan(x: Scalar) -> Scalar:
+    """tan x; NaN for infinities. In odd quadrants -1 / tan r, of tan r as a sum of two binary32."""
+    b = x.builder
+    turn, r, low, _ = _turned(x, 0, exact=True)
+    w, w_low = _cube(r, low, TAN)
+    t, rest = _two_sum(r, w)
+    t, rest = _two_sum(t, rest + (low + w_low))
+    q = -1.0 / t
+    q = b.fma(q, b.fma(q, rest, b.fma(q, t, 1.0)), q)
+    value = b.select((turn & 0x40000000).equals(0), t, q)
+    return b.select(x.abs() < INFINITY, _with_sign(value, x), NAN)
+
+
 # ---- powers -----------------------------------------------------------------------------------------------------
 
-THIRD_HIGH, THIRD_LOW = _hex("0x1.555556p-2"), _hex("-0x1.555556p-27")
 LOG2_E_LOW = _hex("0x1.4ae0cp-26")  # log2 e - LOG2_E
 LOG10_2_HIGH, LOG10_2_LOW = _hex("0x1.344136p-2"), _hex("-0x1.ec10c0p-27")
 
@@ -300,64 +365,62 @@ LOG10_2_HIGH, LOG10_2_LOW = _hex("0x1.344136p-2"), _hex("-0x1.ec10c0p-27")
 ATANH = [1 / 5, 1 / 7, 1 / 9, 1 / 11, 1 / 13]
 
 
-def _two_sum(a: Scalar, b: Scalar) -> tuple[Scalar, Scalar]:
-    """a + b and what rounding it lost, for |a| >= |b| or a = 0."""
-    s = a + b
-    return s, b - (s - a)
-
-
-def _product(a: Scalar, low: Scalar | float, x: Scalar | float, x_low: Scalar | float = 0.0) -> tuple[Scalar, Scalar]:
-    """(a + low) (x + x_low) as a product and what rounding it lost."""
-    b = a.builder
-    p = a * x
-    error = b.fma(a, x, -p)
-    error = b.fma(low, x, error)
-    return p, error if x_low == 0.0 and isinstance(x_low, float) else b.fma(a, x_low, error)
+def _log1p(f: Scalar, f_low: Scalar | None = None) -> tuple[Scalar, Scalar]:
+    """ln(1 + f + f_low) to about 2^-31 of its size: 2 atanh(s), s = f / (2 + f), all as sums of two binary32."""
+    b = f.builder
+    d, d_low = _two_sum(b.literal(2.0), f)
+    s = f / d
+    rest = b.fma(-s, d_low, b.fma(-s, d, f))
+    s_low = (rest if f_low is None else b.fma(-s, f_low, rest) + f_low) / d
+    w, w_low = _cube(s, s_low, ATANH)
+    high, low = _two_sum(s, w)
+    low = low + (s_low + w_low)
+    return high + high, low + low
 
 
 def _log2(x: Scalar) -> tuple[Scalar, Scalar]:
-    """log2 x = high + low for 0 < x < infinity, to about 2^-31 of its size.
-
-    With x = 2^e (1 + f), ln(1 + f) = 2 atanh(s), s = f / (2 + f), everything as a sum of two binary32.
-    """
+    """log2 x = high + low for 0 < x < infinity, to about 2^-31 of its size."""
     b = x.builder
     e, f = _split(x)
     whole = e.to(Reg.f32) * 2.0**-23
-    d, d_low = _two_sum(b.literal(2.0), f)
-    s = f / d
-    s_low = b.fma(-s, d_low, b.fma(-s, d, f)) / d
-    q, q_low = _product(s, s_low, s, s_low)
-    u, u_low = _two_sum(b.literal(THIRD_HIGH), b.fma(q, _horner(q, ATANH), THIRD_LOW))
-    v, v_low = _product(q, q_low, u, u_low)
-    w, w_low = _product(v, v_low, s, s_low)
-    high, low = _two_sum(s, w)
-    low = low + (s_low + w_low)
-    high, low = _product(high + high, low + low, LOG2_E, LOG2_E_LOW)
+    high, low = _product(*_log1p(f), LOG2_E, LOG2_E_LOW)
     total, rest = _two_sum(whole, high)
     rest = b.select(whole.equals(0.0), low, rest + low)
     total = b.select(whole.equals(0.0), high, total)
     return _two_sum(total, rest)
 
 
-def _exp2(high: Scalar, low: Scalar | float) -> Scalar:
-    """2^(high + low), rounded once more only where the result is subnormal."""
+def _log_of_sum(x: Scalar, x_low: Scalar, doublings: Scalar) -> Scalar:
+    """ln(x + x_low) + doublings ln 2 for 0 < x < infinity; x_low as large beside x as a rounding."""
+    e, f = _split(x)
+    f, f_low = _two_sum(f, x_low * ((127 << 23) - e.bits(Reg.u32)).bits(Reg.f32))
+    whole, whole_low = _product(x.builder.fma(e.to(Reg.f32), 2.0**-23, doublings), 0.0, LN2_HIGH, LN2_LOW)
+    high, low = _log1p(f, f_low)
+    total, rest = _two_sum(whole, high)
+    return total + (rest + (whole_low + low))
+
+
+def _exp2(high: Scalar, low: Scalar | None = None) -> Scalar:
+    """2^(high + low) = 2^n e^(f ln 2), rounded once more only where the result is subnormal."""
     b = high.builder
     y = high.max(-160.0).min(160.0)
     shifted = y + MAGIC
     n = shifted - MAGIC
-    f = (y - n) + low
-    r = _horner(f * LN2_HIGH, [1.0, 1.0, *EXP])
+    f, f_low = (y - n, b.literal(0.0)) if low is None else _two_sum(y - n, low)
+    f, f_low = _product(f, f_low, LN2_HIGH, LN2_LOW)
+    r, lost = _two_sum(b.literal(1.0), f)
+    r = r + b.fma(f * f, _horner(f, EXP), b.fma(f_low, r, lost))
     whole = shifted.bits(Reg.u32)
     half = whole >> 1
     r = r * _power_of_two(half) * _power_of_two(whole - half)
-    r = b.select(high >= 128.0, INFINITY, r)
+    r = b.select(high > 128.0, INFINITY, r)
     r = b.select(high < -150.0, 0.0, r)
     return b.select(high.equals(high), r, NAN)
 
 
 def exp2(x: Scalar) -> Scalar:
-    """2^x = 2^n e^(f ln 2), with f = x - n exact."""
-    return _exp2(x, 0.0)
+    """2^x = 2^n 2^f, with f = x - n exact."""
+    return _exp2(x)
 
 
 def log2(x: Scalar) -> Scalar:
@@ -398,69 +461,214 @@ def pow(x: Scalar, y: Scalar, y_low: float = 0.0) -> Scalar:
     return b.select(y.equals(0.0) | x.equals(1.0), 1.0, r)
 
 
-# ---- made of the above ------------------------------------------------------------------------------------------
+# ---- inverse circular functions ---------------------------------------------------------------------------------
 
-# atan x = x + x^3 ATAN(x^2) on |x| <= tan(pi/8).
-ATAN = _f32("-0x1.555554p-2", "0x1.999918p-3", "-0x1.247ed2p-3", "0x1.c4631cp-4", "-0x1.5b2b06p-4", "0x1.848becp-5")
-TAN_EIGHTH, TAN_THREE_EIGHTHS = _hex("0x1.a8279ap-2"), _hex("0x1.3504f4p1")
-
-
-def _with_sign(size: Scalar, x: Scalar) -> Scalar:
-    """`size`, which is not negative, with the sign of x."""
-    return (size.bits(Reg.u32) | (x.bits(Reg.u32) & 0x80000000)).bits(Reg.f32)
+# atan t = t - t^3 (1/3 + t^2 ATAN(t^2)) on |t| <= 1.
+ATAN = _f32("-0x1.9996aep-3", "0x1.244e98p-3", "-0x1.c249eep-4", "0x1.5ccefap-4", "-0x1.e9ac06p-5", "0x1.0d88b2p-5",
+            "-0x1.82bc74p-7", "0x1.042b3ap-9")  # fmt: skip
+# asin t = t + t^3 ASIN(t^2) on |t| <= 1/2.
+ASIN = _f32("0x1.5555c8p-3", "0x1.330204p-4", "0x1.747bb8p-5", "0x1.8c3e5p-6", "0x1.595c6p-5")
 
 
-def tan(x: Scalar) -> Scalar:
-    """sin x / cos x; NaN for infinities."""
-    return x.builder.select(x.abs() < _hex("0x1p-12"), x, sin(x) / cos(x))
+def _angle(x: Scalar, y: Scalar) -> tuple[Scalar, Scalar]:
+    """atan(x / y) = t + rest for 0 <= x <= y, with what rounding the quotient lost."""
+    b = x.builder
+    t = b.select(x.equals(y), 1.0, x / y)
+    # The remainder of the division is a binary32 as long as the divisor is not very small.
+    scale = b.select(y < _hex("0x1p-20"), _hex("0x1p100"), b.literal(1.0))
+    x, y = x * scale, y * scale
+    lost = b.select((t > _hex("0x1p-30")) & (t < 1.0), b.fma(-t, y, x) / y, 0.0)
+    w, w_low = _cube(t, lost, ATAN)
+    t, rest = _two_sum(t, -w)
+    return _two_sum(t, rest + (lost - w_low))
 
 
 def atan(x: Scalar) -> Scalar:
-    """|x| = tan(turn + atan t) with a turn of 0, pi/4 or pi/2, chosen so that |t| <= tan(pi/8)."""
+    """atan |x|, or pi/2 - atan(1 / |x|) from 1 on."""
     b, y = x.builder, x.abs()
-    middle, outer = y > TAN_EIGHTH, y > TAN_THREE_EIGHTHS
-    t = b.select(outer, -1.0 / y, b.select(middle, (y - 1.0) / (y + 1.0), y))
-    high = b.select(outer, HALF_PI_HIGH, b.select(middle, QUARTER_PI, b.literal(0.0)))
-    low = b.select(outer, HALF_PI_LOW, b.select(middle, HALF_PI_LOW / 2, b.literal(0.0)))
-    s = t * t
-    part = b.fma(_horner(s, ATAN) * s, t, low)
-    r = b.select(middle, high + (part + t), part + t)
-    return b.select(x.equals(x) & ~x.equals(0.0), _with_sign(r, x), x)
+    t, rest = _angle(y.min(1.0), y.max(1.0))
+    outer = _less(b.literal(HALF_PI_HIGH), b.literal(HALF_PI_LOW), t, rest)
+    return _with_sign(b.select(y > 1.0, outer, t), x)
 
 
 def atan2(y: Scalar, x: Scalar) -> Scalar:
-    """The angle of the point (x, y), by atan |y / x|; the special cases are those of C."""
+    """The angle of the point (x, y): 0, pi/2 or pi plus or minus atan(min / max); the special cases are those of C."""
     b = x.builder
     up, over = y.abs(), x.abs()
-    q = b.select(up.equals(over), 1.0, up / over)
-    a = b.select(up.equals(0.0), 0.0, atan(q))
-    left = ~(x.bits(Reg.u32) & 0x80000000).equals(0)
-    a = b.select(left, 2 * HALF_PI_HIGH - (a - 2 * HALF_PI_LOW), a)
-    return b.select(x.equals(x) & y.equals(y), _with_sign(a, y), NAN)
+    t, rest = _angle(up.min(over), up.max(over))
+    origin = up.max(over).equals(0.0)
+    t, rest = b.select(origin, 0.0, t), b.select(origin, 0.0, rest)
+    steep, left = up > over, ~(x.bits(Reg.u32) & 0x80000000).equals(0)
+    high = b.select(steep, HALF_PI_HIGH, b.select(left, 2 * HALF_PI_HIGH, b.literal(0.0)))
+    low = b.select(steep, HALF_PI_LOW, b.select(left, 2 * HALF_PI_LOW, b.literal(0.0)))
+    sign = b.select(steep ^ left, 1.0, b.literal(-1.0))
+    return _with_sign(_less(high, low, sign * t, sign * rest), y)
+
+
+def _half_arc(y: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """Whether y > 1/2, and t + rest = asin y, there (pi/2 - asin y) / 2 = asin sqrt((1 - y) / 2), for 0 <= y <= 1."""
+    b = y.builder
+    outer = y > 0.5
+    s = b.select(outer, (1.0 - y) * 0.5, y * y)
+    root, lost = _root(s, b.literal(0.0))
+    t = b.select(outer, root, y)
+    return outer, t, b.fma(_horner(s, ASIN) * s, t, b.select(outer, lost, 0.0))
+
+
+def asin(x: Scalar) -> Scalar:
+    """asin x; NaN outside -1 to 1."""
+    b = x.builder
+    outer, t, rest = _half_arc(x.abs())
+    large = _less(b.literal(HALF_PI_HIGH), b.literal(HALF_PI_LOW), t + t, rest + rest)
+    return _with_sign(b.select(outer, large, t + rest), x)
+
+
+def acos(x: Scalar) -> Scalar:
+    """acos x: pi/2 - asin x; beyond 1/2 in size twice the half arc, or pi less that; NaN outside -1 to 1."""
+    b = x.builder
+    outer, t, rest = _half_arc(x.abs())
+    right = x > 0.0
+    high = b.select(outer, b.select(right, 0.0, b.literal(2 * HALF_PI_HIGH)), HALF_PI_HIGH)
+    low = b.select(outer, b.select(right, 0.0, b.literal(2 * HALF_PI_LOW)), HALF_PI_LOW)
+    k = b.select(outer, b.select(right, -2.0, b.literal(2.0)), _sign(x))
+    return _less(high, low, k * t, k * rest)
+
+
+# ---- hyperbolic functions and their inverses --------------------------------------------------------------------
+
+# sinh f = f + f^3 SINH(f^2) and cosh f = 1 + f^2 COSH(f^2) on |f| <= ln(2)/2.
+SINH = _f32("0x1.555556p-3", "0x1.110fbep-7", "0x1.a2e308p-13")
+COSH = _f32("0x1p-1", "0x1.5554e6p-5", "0x1.6d4f22p-10")
+
+
+def _hyperbolic(y: Scalar, odd: bool) -> Scalar:
+    """sinh y or cosh y for y >= 0: with y = n ln 2 + f, h cosh f + k sinh f, h and k = (2^n -+ 2^-n) / 2 in some order.
+
+    Everything is computed at half size, because 2^128 is not a binary32.
+    """
+    b = y.builder
+    shifted = b.fma(y, LOG2_E, MAGIC)
+    n = shifted - MAGIC
+    f = b.fma(n, -LN2_HIGH, y)  # exact
+    low = n * -LN2_LOW
+    a = _power_of_two(shifted.bits(Reg.u32), -2)
+    c = 0.0625 / a
+    h, k = (a - c, a + c) if odd else (a + c, a - c)
+    t = b.fma(k, f, h)
+    lost = b.fma(k, f, h - t) + ((a - h) - c if odd else (a - h) + c)
+    s = f * f
+    tail = b.fma(_horner(s, SINH) * s, f, b.fma(low, f, low))
+    r = t + b.fma(h, _horner(s, COSH) * s, b.fma(k, tail, lost))
+    return b.select(y > _hex("0x1.65a9f8p6"), INFINITY, r + r)  # the largest y with a finite result
 
 
 def sinh(x: Scalar) -> Scalar:
-    """(e^x - e^-x) / 2 by e^x - 1; from 20 on e^x / 2, as two factors that do not overflow."""
-    b, y = x.builder, x.abs()
-    e = expm1(y.min(20.0))
-    root = exp(y * 0.5)
-    r = b.select(y > 20.0, (0.5 * root) * root, 0.5 * (e + e / (e + 1.0)))
-    return b.select(y < _hex("0x1p-12"), x, b.select(x.equals(x), _with_sign(r, x), x))
+    """(e^x - e^-x) / 2."""
+    y = x.abs()
+    return _with_sign(x.builder.select(y < _hex("0x1p-16"), y, _hyperbolic(y, True)), x)
 
 
 def cosh(x: Scalar) -> Scalar:
-    """(e^x + e^-x) / 2; from 20 on e^|x| / 2, as two factors that do not overflow."""
+    """(e^x + e^-x) / 2."""
+    return _hyperbolic(x.abs(), False)
+
+
+_HUGE = _hex("0x1p30")  # from here on sqrt(x^2 + 1) is x
+_SMALL = _hex("0x1p-6")  # below, two terms after x are enough
+
+
+def _inverse_hyperbolic(y: Scalar, one: float) -> Scalar:
+    """ln(y + sqrt(y^2 + one)), or for huge y, where that is ln(2 y), ln(y / 4) + 3 ln 2."""
+    b = y.builder
+    c = y.min(_HUGE)
+    s = c * c
+    u, lost = _two_sum(s.max(1.0), s.min(1.0)) if one > 0 else _two_sum(s, b.literal(one))
+    r, r_low = _root(*_two_sum(u, lost + b.fma(c, c, -s)))
+    z, z_low = _two_sum(r, c) if one > 0 else _two_sum(c, r)
+    huge = y > _HUGE
+    return _log_of_sum(
+        b.select(huge, 0.25 * y, z), b.select(huge, 0.0, z_low + r_low), b.select(huge, 3.0, b.literal(0.0))
+    )
+
+
+def asinh(x: Scalar) -> Scalar:
+    """ln(x + sqrt(x^2 + 1))."""
     b, y = x.builder, x.abs()
-    e = exp(y)
-    root = exp(y * 0.5)
-    return b.select(y > 20.0, (0.5 * root) * root, b.fma(0.5, e, 0.5 / e))
+    s = y * y
+    small = b.fma(b.fma(s, 3 / 40, -1 / 6) * s, y, y)
+    r = b.select(y < _SMALL, small, _inverse_hyperbolic(y, 1.0))
+    return _with_sign(b.select(y < INFINITY, r, y), x)
+
+
+def acosh(x: Scalar) -> Scalar:
+    """ln(x + sqrt(x^2 - 1)); NaN below 1."""
+    b = x.builder
+    r = b.select(x < INFINITY, _inverse_hyperbolic(x, -1.0), x)
+    return b.select(x < 1.0, NAN, r)
+
+
+def atanh(x: Scalar) -> Scalar:
+    """ln((1 + x) / (1 - x)) / 2, infinite at -1 and 1; NaN beyond."""
+    b, y = x.builder, x.abs()
+    s = y * y
+    small = b.fma(b.fma(s, 1 / 5, 1 / 3) * s, y, y)
+    one = b.literal(1.0)
+    up, up_low = _two_sum(one, y)
+    down, down_low = _two_sum(one, -y)
+    q = up / down
+    q_low = (b.fma(-q, down, up) + b.fma(-q, down_low, up_low)) / down
+    r = b.select(y < _SMALL, small, 0.5 * _log_of_sum(q, q_low, b.literal(0.0)))
+    r = b.select(y < 1.0, r, b.select(y.equals(1.0), INFINITY, b.literal(NAN)))
+    return _with_sign(r, x)
+
+
+# ---- others -----------------------------------------------------------------------------------------------------
+
+# (1 + 2 x) e^(x^2) erfc x = ERFCX_HIGH + ERFCX_LOW + t ERFCX(t), t = (x - 5/2) / (x + 5/2), on 0.49 <= x <= 10.1.
+ERFCX_HIGH, ERFCX_LOW = _hex("0x1.43cc7p0"), _hex("-0x1.3193b6p-25")
+ERFCX = _f32("-0x1.f52c6p-4", "-0x1.959a96p-4", "0x1.42d3aep-3", "-0x1.a5c46ap-4", "0x1.0c555p-5", "0x1.f625c2p-11",
+             "-0x1.1d006p-8", "0x1.b0637cp-12", "0x1.1898aap-11")  # fmt: skip
+
+
+def erfc(x: Scalar) -> Scalar:
+    """1 - erf x: up to 1/2 in size by the polynomial of `erf`; above, e^(-x^2) times a quotient, or 2 less that.
+
+    Square, exponential, numerator and denominator are sums of two binary32.
+    """
+    b = x.builder
+    one = b.literal(1.0)
+    small, lost = _two_sum(one, -x)
+    small = small + b.fma(-_horner(x * x, ERF_SMALL), x, lost)
+    y = x.abs().min(10.1)  # the result is 0 from 10.06 up
+    s = y * y
+    shifted = b.fma(s, -LOG2_E, MAGIC)
+    n = shifted - MAGIC
+    g, g_low = _two_sum(b.fma(n, LN2_HIGH, s), b.fma(n, LN2_LOW, b.fma(y, y, -s)))  # e^(-y^2) = 2^n e^-(g + g_low)
+    e, lost = _two_sum(one, -g)
+    e, e_low = _two_sum(e, b.fma(g * g, _horner(g, EXP_NEGATED), lost - g_low))
+    t = (y - 2.5) / (y + 2.5)
+    p = _horner(t, ERFCX)
+    w = b.fma(p, t, ERFCX_HIGH)
+    p, p_low = _product(e, e_low, w, b.fma(p, t, ERFCX_HIGH - w) + ERFCX_LOW)
+    d, d_low = _two_sum(y + y, one)
+    q = p / d
+    q = q + (b.fma(-q, d, p) + b.fma(-q, d_low, p_low)) / d
+    whole = shifted.bits(Reg.u32)
+    half = whole >> 1
+    q = q * _power_of_two(half) * _power_of_two(whole - half)
+    return b.select(x.abs() < 0.5, small, b.select(x < 0.0, 2.0 - q, q))
 
 
 def hypot(x: Scalar, y: Scalar) -> Scalar:
-    """sqrt(x^2 + y^2) as max sqrt(1 + (min / max)^2); infinite if either is, even beside NaN."""
+    """sqrt(x^2 + y^2), both scaled to the size of 1; infinite if either is, even beside NaN."""
     b = x.builder
     x, y = x.abs(), y.abs()
     high, low = x.max(y), x.min(y)
-    ratio = low / high
-    r = b.select(high.equals(0.0), high, high * b.fma(ratio, ratio, 1.0).sqrt())
+    size = (high.bits(Reg.u32) & 0x7F800000).max(1 << 23).min(253 << 23)
+    scale = ((254 << 23) - size).bits(Reg.f32)
+    p, p_low = _product(high * scale, 0.0, high * scale)
+    q, q_low = _product(low * scale, 0.0, low * scale)
+    u, u_low = _two_sum(p, q)
+    r, r_low = _root(u, u_low + (p_low + q_low))
+    r = (r + r_low) * size.bits(Reg.f32)
     return b.select(x.equals(INFINITY) | y.equals(INFINITY), INFINITY, r)

@@ -9,6 +9,7 @@ from gensyn_verify.program.scalar import Operand, Scalar
 from gensyn_verify.program.types import Reg
 
 INFINITY = float("inf")
+NAN = float("nan")
 WHOLE = 2.0**23  # from here on every binary32 is an integer
 
 
@@ -51,19 +52,25 @@ def frac(x: Scalar) -> Scalar:
 
 
 def fmod(x: Scalar, y: Scalar) -> Scalar:
-    """x - y trunc(x / y), exactly as long as the quotient is below 2^24; the sign is that of x."""
+    """x - y trunc(x / y), exactly; the sign is that of x. NaN for infinite x and for y = 0.
+
+    The quotient may have 277 bits. It is taken 24 at a time: from above, x modulo each of the finite y 2^(24 k). A
+    rounded quotient below 2^24 is at most one too large once truncated, so what is left lies between minus one and
+    one divisor, and a multiple of the last place of divisor or dividend that small is a binary32: the fma is exact.
+    """
     if x.reg is not Reg.f32:
         return x - trunc_div(x, y) * y
     b = x.builder
-    size, step = x.abs(), y.abs()
-    r = b.fma(-trunc(size / step), step, size)
-    r = b.select(r < 0.0, r + step, r)  # the quotient was rounded up to an integer
-    r = b.select(step.equals(INFINITY) & (size < INFINITY), size, r)
-    return copysign_or_nan(r, x)
-
-
-def copysign_or_nan(x: Scalar, sign: Scalar) -> Scalar:
-    return x.builder.select(x.equals(x), copysign(x, sign), x)
+    r, step = x.abs(), y.abs()
+    steps = [step]
+    for _ in range(11):
+        steps.append(steps[-1] * 2.0**24)
+    for s in reversed(steps):
+        quotient = (r / s).to(Reg.i32).to(Reg.f32)
+        r = b.select(s < INFINITY, b.fma(-quotient, s, r), r)
+    r = b.select(r < 0.0, r + step, r)
+    defined = (x.abs() < INFINITY) & (step > 0.0)
+    return b.select(defined, copysign(r, x), NAN)
 
 
 def remainder(x: Scalar, y: Scalar) -> Scalar:
@@ -85,7 +92,7 @@ def trunc_div(x: Scalar, y: Scalar) -> Scalar:
 
 
 def floor_div(x: Scalar, y: Scalar) -> Scalar:
-    """floor(x / y): of floats, the integer nearest to (x - remainder) / y; a quotient that is infinite is x / y."""
+    """floor(x / y): of floats, the integer nearest to (x - remainder) / y, rounded; x / y where y is 0."""
     b = x.builder
     if x.reg is not Reg.f32:
         q = trunc_div(x, y)
@@ -97,8 +104,7 @@ def floor_div(x: Scalar, y: Scalar) -> Scalar:
     whole = floor(q)
     whole = b.select(q - whole > 0.5, whole + 1.0, whole)
     whole = b.select(q.equals(0.0), copysign(0.0, x / y), whole)
-    overflows = (x.abs() < INFINITY) & (x / y).abs().equals(INFINITY)
-    return b.select(y.equals(0.0) | overflows, x / y, whole)
+    return b.select(y.equals(0.0), x / y, whole)
 
 
 def _size(x: Scalar) -> Scalar:

@@ -197,6 +197,11 @@ CASES: dict[str, Case] = {
     "circular and hyperbolic": Case(
         lambda x, y: (x.tan(), x.sinh(), x.cosh(), x.atan(), torch.atan2(x, y), torch.sinc(x)), (ROWS, ROWS)
     ),
+    "inverse circular and hyperbolic": Case(
+        lambda x: (x.asin(), x.acos(), x.asinh(), (x + 3).acosh(), x.atanh(), x.erfc()),
+        (ROWS,),
+        lambda x: x.sin() * 0.9,
+    ),
     # ---- comparison and choice
     "comparisons": Case(
         lambda x, y: (x == y, x != y, x < y, x <= 0, x > y, x >= 0.5, x.isnan()),

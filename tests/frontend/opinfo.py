@@ -146,7 +146,7 @@ def _refused(reason: str, names: str, *texts: str) -> None:
 
 _refused(
     SPECIAL,
-    "acos acosh asin asinh atanh digamma erfc erfinv i0 igamma igammac lgamma special_airy_ai special_bessel_j0 "
+    "digamma erfinv i0 igamma igammac lgamma special_airy_ai special_bessel_j0 "
     "special_bessel_j1 special_bessel_y0 special_bessel_y1 special_chebyshev_polynomial_t "
     "special_chebyshev_polynomial_u special_chebyshev_polynomial_v special_chebyshev_polynomial_w special_erfcx "
     "special_hermite_polynomial_h special_hermite_polynomial_he special_i0e special_i1 special_i1e "
