@@ -480,7 +480,7 @@ CASES: dict[str, Case] = {
         lambda x: (
             torch.diagonal_copy(x, 1), torch.unfold_copy(x, 0, 2, 1), torch.alias_copy(x), torch.t_copy(x),
             torch.expand_copy(x, (2, 4, 5)), torch.permute_copy(x, (1, 0)), *torch.split_with_sizes_copy(x, (1, 3)),
-            torch.squeeze_copy(torch.unsqueeze_copy(x, 0), 0), torch.narrow_copy(x, 1, 1, 2),
+            torch.squeeze_copy(torch.unsqueeze_copy(x, 0), 0), torch.narrow_copy(x.detach(), 1, 1, 2),
             torch.transpose_copy(x, 0, 1),
             *torch.unbind_copy(x), torch.view_copy(x, (2, 10)), torch._chunk_cat([x.detach()] * 2, 1, 2),
         ),
