@@ -1,7 +1,9 @@
 """`gverify`: parse, call, show. Nothing here decides anything; each command is one call of `gensyn_verify.api`.
 
 console    results on stdout (text, or one JSON document), progress on stderr
-demo, demo_settlement, capture, solve, replay, pinpoint, simulate, inspect, doctor      one command a file
+demo, demo_settlement, capture, submit, solve, attest, challenge, settle, watch, replay, pinpoint, simulate, inspect,
+doctor     one command a file
+onchain    what the commands share that talk to a chain
 selftest   what `doctor` checks
 
 Exit codes: 0 verified or done, 1 mismatch, 2 usage or malformed input, 3 undecided. Only a command that needs NumPy or
@@ -21,7 +23,22 @@ from typing import NoReturn
 from gensyn_verify.cli.console import Console
 from gensyn_verify.errors import GensynVerifyError, MalformedError
 
-COMMANDS = ("demo", "demo-settlement", "capture", "solve", "replay", "pinpoint", "simulate", "inspect", "doctor")
+COMMANDS = (
+    "demo",
+    "demo-settlement",
+    "capture",
+    "submit",
+    "solve",
+    "attest",
+    "challenge",
+    "settle",
+    "watch",
+    "replay",
+    "pinpoint",
+    "simulate",
+    "inspect",
+    "doctor",
+)
 VERIFIED, MISMATCH, MALFORMED, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
 

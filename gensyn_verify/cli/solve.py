@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gensyn_verify.cli.console import Console
+from gensyn_verify.cli.onchain import add_chain_arguments
 from gensyn_verify.errors import MalformedError
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--identity", metavar="ADDRESS", help="solver's address, 20 bytes in hex (default: a random one)")
     who.add_argument("--key", metavar="FILE", help="file with the solver's private key in hex: sign the commitment")
+    parser.add_argument(
+        "--claim", type=int, metavar="N", help="solve task N of a settlement contract: stake, commit, show"
+    )
+    add_chain_arguments(parser, required=False)
     add_machine_arguments(parser)
 
 
@@ -64,6 +69,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from gensyn_verify import api
 
     task = api.open_task(args.task)
+    if args.claim is not None:
+        return _claim(args, task, console)
     metrics: Mapping[str, Any] = {}
     with console.progress("solving", task.steps) as advance:
 
@@ -88,6 +95,46 @@ def run(args: argparse.Namespace, console: Console) -> int:
     }
     console.table([(n, v.hex() if isinstance(v, bytes) else v) for n, v in rows.items()], indent="")
     console.result(rows)
+    return 0
+
+
+def decoy_folder(run: str) -> str:
+    """Where `--claim` puts the decoy, beside the run."""
+    return run.rstrip("/") + "-decoy"
+
+
+def _claim(args: argparse.Namespace, task: Any, console: Console) -> int:
+    """Claim, solve, commit and show; called again, it goes on where it was."""
+    from gensyn_verify.cli.onchain import connected
+    from gensyn_verify.settle.roles import Solver
+    from gensyn_verify.settle.settlement import State
+
+    if not args.rpc or not args.contract:
+        raise MalformedError("--claim needs --rpc and --contract")
+    with connected(args, console) as c:
+        solver = Solver(c.settlement, c.wallet, args.claim, task)
+        if args.dry_run:
+            t = solver.onchain()
+            c.send("claim", "claim", args.claim, bytes(32), pays=t["stake"])
+            return 0
+        chain, delay = c.settlement.chain, c.settlement.rules.delay
+        solver.claim()
+        while chain.block().number <= solver.onchain()["fixedAt"] + delay:
+            chain.wait()
+        due = solver.decoy_is_due()
+        right = solver.solve(args.out)
+        decoy = solver.plant(decoy_folder(args.out)) if due else None
+        if solver.onchain()["state"] == State.CLAIMED:
+            solver.commit(right, decoy)
+        if solver.onchain()["state"] == State.COMMITTED:
+            while chain.block().number <= solver.onchain()["fixedAt"] + delay:
+                chain.wait()
+            solver.show(decoy or right)
+        state = State(solver.onchain()["state"])
+    shown = (decoy or right).url
+    console.say(f"task {args.claim} is {state.name.lower()}; give {shown} to the committee, and keep {right.url}")
+    console.say(f"next: gverify settle {args.claim} --task {args.task} --run {args.out}, after the attest time")
+    console.result({"task": args.claim, "state": state, "shown": shown, "run": right.url, "decoy": decoy is not None})
     return 0
 
 

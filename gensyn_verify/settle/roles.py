@@ -36,10 +36,15 @@ def submit(settlement: Settlement, wallet: Wallet, task: Task, terms: Terms, aga
     """Post a task with its escrow; its number. `again`: a number for posting the same task once more."""
     if task.recorded:
         raise BundleError("a recorded task has no steps of its own: nobody could solve it")
-    arguments = astuple(terms)
+    arguments = post_arguments(task, terms)
     intent = f"post {task.digest.hex()} {keccak256(repr(arguments).encode()).hex()[:16]} {again}"
-    receipt = settlement.send(wallet, intent, "post", task.digest, task.steps, arguments, pays=terms.escrow)
+    receipt = settlement.send(wallet, intent, "post", *arguments, pays=terms.escrow)
     return int(_event(settlement, receipt, "Posted")["task"])
+
+
+def post_arguments(task: Task, terms: Terms) -> tuple[Any, ...]:
+    """What `post` takes."""
+    return task.digest, task.steps, astuple(terms)
 
 
 def _event(settlement: Settlement, receipt: Mapping[str, Any], name: str) -> Mapping[str, Any]:
