@@ -11,13 +11,14 @@ Memory: the trace (see `trace`), the chunk tree of one tensor (3 % of it), about
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array
-from gensyn_verify.commit import MerkleLog, StepEntry, TensorTree
+from gensyn_verify.commit import MerkleLog, StepEntry, TensorTree, tensor_root
 from gensyn_verify.commit.tensor import chunk_of_element
 from gensyn_verify.errors import BundleError
 from gensyn_verify.program.encoding import records
@@ -118,16 +119,14 @@ class Side:
         """Put the tensors of the checkpoint that closes with this step where the values differ."""
         if (step + 1) % self.task.interval and step + 1 != self.run.steps_done:
             return
-        committed, computed = self.record(step).state, Trace(self.program, values)
+        committed, types = self.record(step).state, self.program.value_types
         for o in self.program.outputs:
-            if o.role == "state" and o.value >= len(self.program.inputs):
-                if computed.root_of(o.value) == committed[o.name]:
-                    continue
-                try:
-                    type = self.program.value_types[o.value]
-                    values[o.value] = self.run.store.get(type, committed[o.name], f"state {o.name!r} after {step}")
-                except MissingDataError:
-                    continue
+            if o.role != "state" or o.value < len(self.program.inputs):
+                continue
+            if tensor_root(values[o.value]) != committed[o.name]:
+                with contextlib.suppress(MissingDataError):
+                    what = f"state {o.name!r} after step {step}"
+                    values[o.value] = self.run.store.get(types[o.value], committed[o.name], what)
 
     def trace(self, step: int) -> Trace:
         if self._traced is None or self._traced[0] != step:

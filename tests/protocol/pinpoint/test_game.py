@@ -35,6 +35,7 @@ from gensyn_verify.protocol.pinpoint.game import Game, Referee, play
 from gensyn_verify.protocol.pinpoint.leaves import NodeLeaf, Tensor
 from gensyn_verify.protocol.pinpoint.players import Challenger, NothingToSayError, Solver
 from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Stage, What, advance, begin, choice, proof
+from gensyn_verify.protocol.pinpoint.ranges import ranges
 from gensyn_verify.protocol.pinpoint.side import Side
 from gensyn_verify.protocol.pinpoint.trace import merkle_log
 from gensyn_verify.protocol.run import Run
@@ -229,13 +230,15 @@ def test_a_producer_to_the_right_proves_nothing(every_kind_run: Run, referee: Re
     trace = side.trace(2)
     operand = trace.leaves[place].node.inputs[0]  # type: ignore[union-attr]
     forged = place + 1
-    trace.leaves[forged] = replace(trace.leaves[forged], first=operand, roots=(bytes(32),) * 1)  # type: ignore[arg-type]
+    behind = trace.leaves[forged]
+    assert isinstance(behind, NodeLeaf)
+    trace.leaves[forged] = replace(behind, first=operand, roots=(bytes(32),) * len(behind.roots))
     trace.log = merkle_log(trace.records())
     game = dispute(Solver(side), Challenger(Side(every_kind_run)), referee)
     assert (game.solver_wins, contested(game)) == (False, What.OPERAND)
     position = game.moves[-1][0]
     data, path = trace.records()[forged], trace.log.path(forged)
-    with pytest.raises(IllegalMoveError, match="left"):
+    with pytest.raises(IllegalMoveError, match="producer is to the left"):
         referee(position, proof(What.OPERAND, trace.records()[place], data, forged, path))
 
 
@@ -272,6 +275,13 @@ def test_chunks_that_do_not_hash_to_what_was_committed_to(every_kind_run: Run, r
 
         game = dispute(Liar(wrong, stage, lie), Challenger(Side(every_kind_run)), referee)
         assert (game.solver_wins, game.silence, contested(game)) == (False, None, what)
+        position, proven = game.moves[-1][0], wrong.tree(2, place, 0)
+        if what == What.FOLD:  # what hashes to the digest is not what was shown
+            true = proof(what, [proven.node(s, s + n) for s, n in ranges(position.start, position.size)])
+        else:
+            true = proof(what, proven.chunk(position.start))
+        with pytest.raises(IllegalMoveError, match="shown"):
+            referee(position, true)
 
 
 @pytest.mark.parametrize("stage", [s for s in Stage if s < Stage.PROVE and not s.name.endswith(("PICK", "CHOICE"))])
