@@ -93,7 +93,7 @@ def test_ranges_fold_to_the_tree_s_digest(count: int) -> None:
     assert seal(count, log.node(0, count), keccak256) == merkle_root(leaves, keccak256)
 
 
-@given(st.integers(1025, 60_000), st.data())
+@given(st.integers(1025, 24_000), st.data())
 def test_ranges_fold_to_the_chaining_value(length: int, data: st.DataObject) -> None:
     bytes_ = np.random.default_rng(length).bytes(length)
     levels = blake3.tree(bytes_)
