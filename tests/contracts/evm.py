@@ -1,4 +1,4 @@
-"""The libraries in an EVM: the contract Arithmetic, deployed in pyrevm."""
+"""The libraries in an EVM: the contracts Numbers and Trees, deployed in pyrevm."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Words = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 class Contract:
-    """A contract deployed from a file that forge wrote, called by the names of its functions."""
+    """A contract deployed from what forge wrote of it, called by the names of its functions."""
 
-    def __init__(self, artifact: Path) -> None:
+    def __init__(self, artifact: str) -> None:
         pyrevm = pytest.importorskip("pyrevm")
-        made = json.loads(artifact.read_text())
+        made = json.loads(artifact)
         self.evm = pyrevm.EVM(gas_limit=2**63 - 1, spec_id="CANCUN")
         self.evm.set_balance(CALLER, 10**30)
         self.address = self.evm.deploy(CALLER, bytes.fromhex(made["bytecode"]["object"][2:]))
@@ -60,5 +60,6 @@ class Contract:
 
 
 @cache
-def arithmetic() -> Contract:
-    return Contract(OUT / "Arithmetic.sol" / "Arithmetic.json")
+def library(name: str) -> Contract:
+    """Numbers or Trees."""
+    return Contract((OUT / f"{name}.sol" / f"{name}.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 from blake3 import blake3
 
 from contracts import generate_blake3
-from contracts.evm import arithmetic
+from contracts.evm import library
 from gensyn_verify.commit.blake3 import CHUNK_BYTES, chunk_count, chunk_value, parent_value
 from gensyn_verify.program import merkle
 from gensyn_verify.protocol.pinpoint.ranges import fold, fold_chunks, ranges
@@ -23,7 +23,7 @@ def flipped(data: bytes, rng: random.Random) -> bytes:
 
 
 def test_paths_lead_to_the_root_and_nothing_else_does() -> None:
-    contract, rng = arithmetic(), random.Random(1)
+    contract, rng = library("Trees"), random.Random(1)
     for count in COUNTS[:39]:
         leaves = [rng.randbytes(rng.choice([8, 31, 32, 33, 64, 200])) for _ in range(count - 1)] + [b""]
         digests, root = [merkle.leaf_digest(leaf) for leaf in leaves], merkle.merkle_root(leaves)
@@ -50,7 +50,7 @@ def test_paths_lead_to_the_root_and_nothing_else_does() -> None:
 
 
 def test_ranges_and_folds_equal_the_definition() -> None:
-    contract, rng = arithmetic(), random.Random(2)
+    contract, rng = library("Trees"), random.Random(2)
     for count in [*COUNTS, 1 << 20, (1 << 20) + 1, 3 << 40, merkle.MAX_LEAVES]:
         shown = ranges(0, count)
         assert [contract("range", count, i) for i in range(len(shown))] == shown
@@ -109,7 +109,7 @@ LENGTHS = [
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_openings_equal_the_official_hash(length: int) -> None:
-    contract, rng = arithmetic(), random.Random(length)
+    contract, rng = library("Trees"), random.Random(length)
     data = rng.randbytes(length)
     root, count = blake3(data).digest(), chunk_count(length)
     chunks = [data[i * CHUNK_BYTES : (i + 1) * CHUNK_BYTES] for i in range(count)]
@@ -130,7 +130,7 @@ def test_openings_equal_the_official_hash(length: int) -> None:
 
 
 def test_deep_openings_follow_index_and_length() -> None:
-    contract, rng = arithmetic(), random.Random(3)
+    contract, rng = library("Trees"), random.Random(3)
     for depth in (10, 20, 30, 54):
         chunk, path = rng.randbytes(CHUNK_BYTES), [rng.randbytes(32) for _ in range(depth)]
         index = rng.randrange(1 << depth)
@@ -145,7 +145,7 @@ def test_deep_openings_follow_index_and_length() -> None:
 
 def test_all_bits_set_in_a_row_of_the_state() -> None:
     """Rotations by multiplication modulo 2^256 - 1 would take such a row for zero."""
-    contract = arithmetic()
+    contract = library("Trees")
     for value in (b"\xff", b"\0"):
         assert contract("chunkValue", value * 1024, 2**64 - 1, True)[0] == chunk_value(value * 1024, 2**64 - 1, True)
 

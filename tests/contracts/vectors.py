@@ -88,7 +88,20 @@ class Operands:
         """Results around the largest finite number."""
         a = self.exponents(n, 120, 255)
         b = np.where(self.rng.random(n) < 0.5, 381 - a + self.rng.integers(-3, 4, n), a + self.rng.integers(-25, 2, n))
-        return np.stack([self.make(a), self.make(b, True), self.make(self.exponents(n, 225, 255))], 1)
+        rows = np.stack([self.make(a), self.make(b, True), self.make(self.exponents(n, 225, 255))], 1)
+        few = self.rng.random(n) < 0.5  # fractions of 0 or 1 unit
+        rows[few, :2] = rows[few, :2] & np.uint32(0xFF800000) | self.rng.integers(0, 2, (int(few.sum()), 2), np.uint32)
+        return rows
+
+    def signs(self, n: int) -> Words:
+        """Zeros, ones, infinities and the NaN, each with each."""
+        values = [0, 1, 0x3F800000, 0x7F7FFFFF, 0x7F800000]
+        return self.rng.choice(np.array([*values, *(v | 1 << 31 for v in values), 0x7FC00000], np.uint32), (n, 3))
+
+    def runs(self, n: int) -> Words:
+        """One bit, and what is just below and above: integers and subnormal numbers whose highest bit is anywhere."""
+        bit = 1 << self.rng.integers(0, 33, (n, 3))
+        return np.asarray(bit + self.rng.integers(-1, 4, (n, 3))).astype(np.uint32)
 
     def ties(self, n: int) -> Words:
         """a * b has exactly 25 bits, so it lies between two numbers; c is anywhere below, of either sign."""
@@ -136,8 +149,8 @@ class Operands:
         )
         return np.column_stack([square & np.uint32(0x7FFFFFFF), other]).astype(np.uint32)
 
-    CLASSES = ("edges", "uniform", "near", "sparse", "tiny", "small", "cancelling", "huge", "ties", "short", "sum_ties",
-               "squares")  # fmt: skip
+    CLASSES = ("edges", "signs", "runs", "uniform", "near", "sparse", "tiny", "small", "cancelling", "huge", "ties",
+               "short", "sum_ties", "squares")  # fmt: skip
 
     def rows(self, n: int) -> Words:
         """n rows of every class, in order."""

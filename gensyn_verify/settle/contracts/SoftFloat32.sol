@@ -134,7 +134,7 @@ library SoftFloat32 {
     }
 
     /// @notice The square root of a
-    function sqrt(uint32 a) internal pure returns (uint32 r) {
+    function sqrt(uint32 a) internal pure returns (uint32) {
         unchecked {
             uint256 e = a >> 23;
             uint256 m = (a & 0x7fffff) | 0x800000;
@@ -144,21 +144,21 @@ library SoftFloat32 {
                 (e, m) = _normal(e, m);
             }
             assembly ("memory-safe") {
-                // x = m * 2^k in [2^56, 2^58), e - 150 - k even
+                // m * 2^k in [2^56, 2^58), e - 150 - k even
                 let k := sub(34, and(e, 1))
-                let x := shl(k, m)
+                m := shl(k, m)
                 // A chord's middle is within 5 % of the root, and a step of Newton squares that: after three of them z is
                 // the root's whole part, or one more.
-                let z := add(190000000, shr(37, mul(x, 171)))
-                z := shr(1, add(z, div(x, z)))
-                z := shr(1, add(z, div(x, z)))
-                z := shr(1, add(z, div(x, z)))
-                z := sub(z, gt(mul(z, z), x))
-                // 29 bits and one for the rest, to 24
-                z := or(shl(1, z), lt(mul(z, z), x))
-                z := shr(6, add(add(z, 31), and(shr(6, z), 1)))
-                r := add(z, shl(23, sub(shr(1, sub(add(e, 160), k)), 1)))
+                let z := add(190000000, shr(37, mul(m, 171)))
+                z := shr(1, add(z, div(m, z)))
+                z := shr(1, add(z, div(m, z)))
+                z := shr(1, add(z, div(m, z)))
+                z := sub(z, gt(mul(z, z), m))
+                // 29 bits and one for the rest
+                m := shl(225, or(shl(1, z), lt(mul(z, z), m)))
+                e := shr(1, sub(add(e, 160), k))
             }
+            return _round(0, m, e);
         }
     }
 
