@@ -168,7 +168,8 @@ def trace(
 
 def recorded(f: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
     """The ATen operations that `f` calls on tensors like those of `arguments`, in-place operations among them."""
-    trace = make_fx(f, decomposition_table=VISIBLE_CHANGES, tracing_mode="fake", _allow_non_fake_inputs=True)
+    table: dict[Any, Any] = {**VISIBLE_CHANGES, **WHOLE}
+    trace = make_fx(f, decomposition_table=table, tracing_mode="fake", _allow_non_fake_inputs=True)
     with _plain_kernels(), Traceable():
         return trace(*arguments)
 
@@ -223,6 +224,14 @@ def _batch_norm(
 
 # Operations that change an argument without saying so in their schema, as ones that do.
 VISIBLE_CHANGES = {torch.ops.aten.native_batch_norm.default: _batch_norm}
+
+
+# The lowering table has this operation, and PyTorch before 2.13 takes it apart below of where that could be said: under
+# a name of its own it stays whole, so that a capture does not depend on the version.
+_library: Any = torch.library.Library("gensyn_verify", "DEF")  # type: ignore[no-untyped-call]
+_library.define("silu_backward(Tensor gradient, Tensor x) -> Tensor")
+_library.impl("silu_backward", torch.ops.aten.silu_backward.default, "CompositeExplicitAutograd")
+WHOLE = {torch.ops.aten.silu_backward.default: torch.ops.gensyn_verify.silu_backward.default}
 
 
 # Operations that PyTorch itself defines by simpler ones, which the lowering table has.
