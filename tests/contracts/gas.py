@@ -3,18 +3,20 @@
     python tests/contracts/gas.py       prints the table
 
 A log of 2^20 steps, 4,096 nodes, operands and output of 1 GiB, sums of 65,536 products, and everything contested that
-can be. Gas is that of a transaction to the referee: 21,000, the calldata, and the execution; the settlement's own part
-comes on top.
+can be. Gas is that of a transaction to the referee, as its receipt states it; the settlement's own part comes on top.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
+from eth_abi import encode
+from eth_tester import EthereumTester, PyEVMBackend
 from eth_utils import keccak
 
-from contracts.referee import Contracts
+from contracts.referee import calldata, contracts
 from gensyn_verify.commit.blake3 import CHUNK_BYTES, chunk_value, parent_value
 from gensyn_verify.program import ops
 from gensyn_verify.program.encoding import node_record
@@ -35,6 +37,7 @@ from gensyn_verify.protocol.pinpoint.position import (
     solver_move,
 )
 from gensyn_verify.protocol.pinpoint.ranges import ranges
+from gensyn_verify.settle import artifacts
 
 STEPS, NODES, INPUTS, ROWS, INNER, COLUMNS = 1 << 20, 4096, 64, 4096, 1 << 16, 1 << 16
 F32 = Dtype.f32
@@ -96,17 +99,26 @@ class Cost:
 
 
 class Meter:
-    """Makes moves on the contract, each in an EVM of its own, and keeps what they cost."""
+    """Makes moves on the contract, and keeps what a transaction with each of them costs."""
 
     def __init__(self) -> None:
+        self.chain = EthereumTester(PyEVMBackend())
+        self.account = self.chain.get_accounts()[0]
+        verifier = self._sent("", artifacts.load("StepVerifier")["bytecode"])["contract_address"]
+        argument = encode(["address"], [verifier]).hex()
+        self.referee = self._sent("", artifacts.load("Referee")["bytecode"] + argument)["contract_address"]
         self.costs: list[Cost] = []
 
+    def _sent(self, to: str, data: str) -> dict[str, Any]:
+        sent = self.chain.send_transaction({"from": self.account, "to": to, "gas": 15_000_000, "data": data})
+        receipt: dict[str, Any] = self.chain.get_transaction_receipt(sent)
+        assert receipt["status"] == 1
+        return receipt
+
     def __call__(self, position: Position, move: bytes, name: str = "") -> Position:
-        contracts = Contracts()  # pyrevm counts rightly in the first call alone
-        following = contracts.advance(position, move)
-        name = name or position.stage.name
-        self.costs.append(Cost(name, not position.challenger_moves, contracts.evm.result.gas_used))
-        return following
+        spent = self._sent(self.referee, "0x" + calldata("advance", astuple(position), move).hex())["gas_used"]
+        self.costs.append(Cost(name or position.stage.name, not position.challenger_moves, spent))
+        return contracts().advance(position, move)
 
     def walk(self, position: Position, tree: Tree, target: int) -> Position:
         """Reveals and picks down to a leaf."""

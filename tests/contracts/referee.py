@@ -38,6 +38,11 @@ TAKES = {
 }
 
 
+def calldata(name: str, *args: Any) -> bytes:
+    """Of a call of a function."""
+    return bytes(keccak(text=f"{name}({','.join(TAKES[name])})")[:4]) + encode(TAKES[name], args)
+
+
 class Contracts:
     """One EVM with both contracts."""
 
@@ -55,9 +60,7 @@ class Contracts:
     def call(self, name: str, *args: Any) -> Any:
         """The result of a function; RuntimeError where it reverts."""
         address = self.referee if name in ("advance", "turn") else self.verifier
-        selector = keccak(text=f"{name}({','.join(TAKES[name])})")[:4]
-        data = selector + encode(TAKES[name], args)
-        out = self.evm.message_call(CALLER, address, calldata=data, gas=2**40)
+        out = self.evm.message_call(CALLER, address, calldata=calldata(name, *args), gas=2**40)
         return decode(RETURNS[name], bytes(out))[0]
 
     def advance(self, position: Position, move: bytes) -> Position:

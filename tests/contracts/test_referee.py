@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from eth_utils import keccak
 
 from contracts import gas
 from contracts.referee import contracts
-from gensyn_verify.protocol.pinpoint.position import FIELDS, IllegalMoveError, Position, Stage, advance
+from gensyn_verify.program.types import Dtype, TensorType
+from gensyn_verify.protocol.pinpoint.position import FIELDS, IllegalMoveError, Position, Stage, What, advance, proof
 
 CHECKED = (
     "stage",
@@ -94,6 +96,25 @@ def test_every_move_in_every_other_stage_is_refused_by_both() -> None:
     for stage in Stage:
         turn = 2 if stage > Stage.PROVE else int(replace(position, stage=stage).challenger_moves)
         assert contracts().call("turn", astuple(replace(position, stage=stage))) == turn
+
+
+def test_what_is_proven_of_hashes_is_what_was_shown() -> None:
+    """Right kids, or a right chunk, do not help a solver that has shown others."""
+    chunk = bytes(range(256)) * 4
+    tree = gas.Tensors(TensorType(Dtype.f32, (300, 1024)), 70, chunk)
+    kids = tree.kids(0, tree.size)
+    position = Position(bytes(32), stage=Stage.PROVE, length=300 * 4096, size=tree.size, digest=tree.root)
+    contested = {
+        What.FOLD: (position, kids, b"".join(kids)),
+        What.CHUNK: (replace(position, start=70, size=1, digest=tree.digest(70, 1)), chunk, chunk),
+    }
+    for what, (p, right, shown) in contested.items():
+        for referee in (advance, contracts().advance):
+            good = replace(p, what=what, shown=keccak(shown))
+            assert referee(good, proof(what, right)).stage == Stage.SOLVER_WINS
+            assert referee(replace(good, digest=bytes(32)), proof(what, right)).stage == Stage.CHALLENGER_WINS
+            with pytest.raises(IllegalMoveError):
+                referee(replace(good, shown=keccak(b"others")), proof(what, right))
 
 
 def test_what_a_game_costs_stays_within_its_limits() -> None:
