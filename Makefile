@@ -12,6 +12,8 @@ TORCH ?= 2.9.1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NODE := tests/contracts/node_modules
+# The program itself: npm's wrapper around it ends with 0 whatever it ends with.
+FORGE := $(NODE)/@foundry-rs/forge-*/bin/forge
 CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.c tests/native/*.cpp examples/c/*.c examples/c/*.h)
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
@@ -43,8 +45,8 @@ format: $(VENV)/.dev
 # The contracts' shipped bytecode, by the pinned compiler; needs Node.js.
 contracts: $(VENV)/.dev $(NODE)/.package-lock.json
 	$(BIN)/python tests/contracts/generate_blake3.py
-	$(NODE)/.bin/forge fmt
-	$(NODE)/.bin/forge build
+	$(FORGE) fmt
+	$(FORGE) build
 	$(BIN)/python tests/contracts/artifacts.py
 
 # What the moves of a dispute cost in gas, in the worst case that README states.
@@ -53,16 +55,16 @@ gas: $(VENV)/.dev
 
 # The contracts: style, the shipped bytecode against a new compilation, forge's tests, then those in Python.
 test-contracts: $(VENV)/.dev $(NODE)/.package-lock.json
-	$(NODE)/.bin/forge fmt --check
-	$(NODE)/.bin/forge build
+	$(FORGE) fmt --check
+	$(FORGE) build
 	$(NODE)/.bin/solhint --max-warnings 0 --config tests/contracts/solhint.json "gensyn_verify/settle/contracts/*.sol"
 	$(BIN)/python tests/contracts/artifacts.py --check
-	$(NODE)/.bin/forge test
+	$(FORGE) test
 	$(BIN)/pytest -n auto tests/contracts $(ARGS)
 
 # The contracts' scalar operations on 49,000 operands each, 2.9 million in all. ARGS picks tests.
 test-floats: $(VENV)/.dev $(NODE)/.package-lock.json
-	$(NODE)/.bin/forge build
+	$(FORGE) build
 	GENSYN_VERIFY_FLOAT_ROWS=3500 $(BIN)/pytest -n auto tests/contracts/test_scalar.py $(ARGS)
 
 # One token of the soft floats changed at a time: the vectors must notice. Takes long; ARGS=3/10 is the third tenth.

@@ -414,8 +414,6 @@ contract SettlementInvariants {
         (Handler.enroll.selector, Handler.resign.selector, Handler.withdraw.selector, Handler.burn.selector);
     }
 
-    /// forge-config: default.invariant.runs = 4
-    /// forge-config: default.invariant.depth = 200
     function invariant_everyWeiIsAccountedFor() public view {
         handler.check();
     }
