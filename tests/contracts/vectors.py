@@ -94,8 +94,8 @@ class Operands:
         return rows
 
     def signs(self, n: int) -> Words:
-        """Zeros, ones, infinities and the NaN, each with each."""
-        values = [0, 1, 0x3F800000, 0x7F7FFFFF, 0x7F800000]
+        """Zeros, ones, twos, infinities and the NaN, each with each."""
+        values = [0, 1, 0x3F800000, 0x40000000, 0x7F7FFFFF, 0x7F800000]
         return self.rng.choice(np.array([*values, *(v | 1 << 31 for v in values), 0x7FC00000], np.uint32), (n, 3))
 
     def runs(self, n: int) -> Words:
@@ -148,6 +148,17 @@ class Operands:
             np.uint32
         )
         return np.column_stack([square & np.uint32(0x7FFFFFFF), other]).astype(np.uint32)
+
+    def narrow(self, n: int) -> Words:
+        """One column: ties between numbers of binary16 and of bfloat16, and their neighbours; as halves, all kinds."""
+        bits = self.make(np.where(self.rng.random(n) < 0.7, self.exponents(n, 98, 146), self.exponents(n)))
+        for unit in (13, 16):
+            tie = self.rng.random(n) < 0.4
+            near = (1 << (unit - 1)) + self.rng.integers(-1, 2, n).astype(np.uint32)
+            bits = np.where(tie, bits >> unit << unit | near, bits).astype(np.uint32)
+        halves = [sign << 15 | e << shift | f for sign in (0, 1) for shift in (7, 10) for e in range(1 << 15 - shift)
+                  for f in (0, 1, (1 << shift) - 1)]  # fmt: skip
+        return np.concatenate([bits, np.array([*EDGES, *halves], np.uint32)])
 
     CLASSES = ("edges", "signs", "runs", "uniform", "near", "sparse", "tiny", "small", "cancelling", "huge", "ties",
                "short", "sum_ties", "squares")  # fmt: skip
