@@ -364,6 +364,7 @@ contract SettlementTest is SettlementFixture {
         vm.prank(ALICE);
         s.expose(id, secret);
         yes(seatGain(verifier) == 0.1 ether);
+        yes(seatGain(s.juror(id, 0).owner) == 0); // had not attested yet
         eq(5, enrolled());
         allFree();
         id = shown(false, rightRoot()); // due, and so no secret any more
