@@ -213,9 +213,9 @@ def play(settlement: Settlement, wallet: Wallet, number: int, player: Any) -> Ma
         player.see(position, move)
     move = player.move(game.position)
     intent = f"move {number} {game.position.hash.hex()}"
-    return settlement.send(wallet, intent, "move", number, _fields(game.position), move)
+    return settlement.send(wallet, intent, "move", number, fields(game.position), move)
 
 
-def _fields(position: Any) -> tuple[Any, ...]:
+def fields(position: Any) -> tuple[Any, ...]:
     """A position as web3 takes the contract's struct."""
     return tuple(int(v) if isinstance(v, int) else v for v in astuple(position))

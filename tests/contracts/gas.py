@@ -3,20 +3,20 @@
     python tests/contracts/gas.py       prints the table
 
 A log of 2^20 steps, 4,096 nodes, operands and output of 1 GiB, sums of 65,536 products, and everything contested that
-can be. Gas is that of a transaction to the referee, as its receipt states it; the settlement's own part comes on top.
+can be. Gas is that of whole transactions to the settlement, as their receipts state it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-from eth_abi import encode
-from eth_tester import EthereumTester, PyEVMBackend
 from eth_utils import keccak
 
-from contracts.referee import calldata, contracts
+from contracts.referee import contracts
+from gensyn_verify.commit import run_commitment
 from gensyn_verify.commit.blake3 import CHUNK_BYTES, chunk_value, parent_value
 from gensyn_verify.program import ops
 from gensyn_verify.program.encoding import node_record
@@ -37,7 +37,15 @@ from gensyn_verify.protocol.pinpoint.position import (
     solver_move,
 )
 from gensyn_verify.protocol.pinpoint.ranges import ranges
-from gensyn_verify.settle import artifacts
+from gensyn_verify.settle.chain import EmbeddedChain
+from gensyn_verify.settle.roles import fields
+from gensyn_verify.settle.settlement import Rules, Settlement, Terms, chance_seal, decoy_is_due, truth_seal
+from gensyn_verify.settle.wallet import Journal, Key, Wallet
+
+WEI = 10**18
+RULES = Rules(10 * WEI, WEI // 10, 2 << 16, 3600, 3600, 1 << 15, 1 << 15, 3, 2)
+TERMS = Terms(WEI, 64 * WEI, WEI // 10, WEI, WEI // 5, 86400, 86400, 86400, 7200, 172800, 3)
+TASK = keccak(b"task")
 
 STEPS, NODES, INPUTS, ROWS, INNER, COLUMNS = 1 << 20, 4096, 64, 4096, 1 << 16, 1 << 16
 F32 = Dtype.f32
@@ -99,26 +107,64 @@ class Cost:
 
 
 class Meter:
-    """Makes moves on the contract, and keeps what a transaction with each of them costs."""
+    """A game on the settlement contract; keeps what the transaction with each move costs."""
 
-    def __init__(self) -> None:
-        self.chain = EthereumTester(PyEVMBackend())
-        self.account = self.chain.get_accounts()[0]
-        verifier = self._sent("", artifacts.load("StepVerifier")["bytecode"])["contract_address"]
-        argument = encode(["address"], [verifier]).hex()
-        self.referee = self._sent("", artifacts.load("Referee")["bytecode"] + argument)["contract_address"]
+    def __init__(self, log: bytes) -> None:
+        self.chain = EmbeddedChain()
+        self.settlement = Settlement.deploy(self._wallet("owner"), RULES)
+        self.solver, self.challenger = self._wallet("solver"), self._wallet("challenger")
+        self.verifier = self._wallet("verifier")
+        for i in range(3):
+            self.settlement.send(self.verifier, f"enroll {i}", "enroll", pays=RULES.seat)
+        self.others: dict[str, int] = {}  # what is no move
+        self._send(self.challenger, "post", TASK, STEPS, astuple(TERMS), pays=TERMS.escrow)
+        r, salt, address = bytes(32), bytes(32), self.solver.address
+        self._send(self.solver, "claim", 1, chance_seal(TASK, 1, address, r), pays=TERMS.stake)
+        self.chain.mine(RULES.delay + 1)
+        self._send(self.solver, "pin", 1)
+        decoy = decoy_is_due(r, bytes(self.settlement.task(1)["chance"]), RULES.rate)
+        roots = (keccak(b"decoy") if decoy else log), log
+        seals = [run_commitment(TASK, bytes.fromhex(address[2:]), salt, STEPS, root) for root in roots]
+        self._send(self.solver, "commit", 1, seals[0], truth_seal(r, seals[1]))
+        self.chain.mine(RULES.delay + 1)
+        self._send(self.solver, "show", 1, roots[0], salt)
+        self._send(self.verifier, "attest", 1, 0, keccak(b"seal"))
+        self.chain.pass_time(TERMS.attest_time + 60)
+        self._send(self.solver, "disclose", 1, r, log if decoy else bytes(32), salt)
+        self._send(self.challenger, "challenge", 1, pays=TERMS.bond)
         self.costs: list[Cost] = []
 
-    def _sent(self, to: str, data: str) -> dict[str, Any]:
-        sent = self.chain.send_transaction({"from": self.account, "to": to, "gas": 15_000_000, "data": data})
-        receipt: dict[str, Any] = self.chain.get_transaction_receipt(sent)
-        assert receipt["status"] == 1
-        return receipt
+    def _wallet(self, name: str) -> Wallet:
+        wallet = Wallet(self.chain, Key(keccak(name.encode())))
+        self.chain.fund(wallet.address, 1000 * WEI)
+        return wallet
+
+    def _send(self, wallet: Wallet, name: str, *arguments: Any, pays: int = 0) -> int:
+        intent = keccak(repr((name, arguments)).encode()).hex()
+        spent = int(self.settlement.send(wallet, intent, name, *arguments, pays=pays)["gasUsed"])
+        if name != "move":
+            self.others[name] = spent
+        return spent
 
     def __call__(self, position: Position, move: bytes, name: str = "") -> Position:
-        spent = self._sent(self.referee, "0x" + calldata("advance", astuple(position), move).hex())["gas_used"]
+        wallet = self.challenger if position.challenger_moves else self.solver
+        spent = self._send(wallet, "move", 1, fields(position), move)
         self.costs.append(Cost(name or position.stage.name, not position.challenger_moves, spent))
         return contracts().advance(position, move)
+
+    @contextmanager
+    def aside(self) -> Iterator[list[Cost]]:
+        """What is played in here is taken back; the costs are in the list."""
+        snapshot, kept, self.costs = self.chain.tester.take_snapshot(), self.costs, []
+        others, wallets = self.costs, (self.solver, self.challenger)
+        journals = [w.journal for w in wallets]
+        for w in wallets:
+            w.journal = Journal(None)
+        yield others
+        self.chain.tester.revert_to_snapshot(snapshot)
+        self.costs = kept
+        for w, journal in zip(wallets, journals, strict=True):
+            w.journal = journal
 
     def walk(self, position: Position, tree: Tree, target: int) -> Position:
         """Reveals and picks down to a leaf."""
@@ -139,9 +185,9 @@ def word(x: int) -> bytes:
     return x.to_bytes(8, "big")
 
 
-def game() -> tuple[list[Cost], list[Cost]]:
-    """What the moves of the whole game cost, up to the contested operand; and what other ends cost than that one."""
-    meter, others = Meter(), Meter()
+def game() -> tuple[list[Cost], list[Cost], dict[str, int]]:
+    """What the moves of the whole game cost, up to the contested operand; what other ends cost than that one; and what
+    else there is to send."""
     a, b = TensorType(F32, (ROWS, INNER)), TensorType(F32, (INNER, COLUMNS))
     out = TensorType(F32, (ROWS, COLUMNS))
     node = Node(ops.Dot(False, False, F32), (3, 4), (out,))
@@ -161,7 +207,8 @@ def game() -> tuple[list[Cost], list[Cost]]:
     length = INNER + INNER // 128
     results = Tree(length, {length - 1: leaf_digest(word(value)), operation: leaf_digest(word(12345))})
 
-    p = begin(keccak(b"task"), log.root, STEPS)
+    meter = Meter(log.root)
+    p = begin(TASK, log.root, STEPS)
     p = meter.walk(p, log, step)
     p = meter(
         p, solver_move(p.stage, entry, log.path(step), before, log.path(step - 1), trace.root, 40, 20, INPUTS, NODES)
@@ -171,27 +218,32 @@ def game() -> tuple[list[Cost], list[Cost]]:
     p = meter(p, solver_move(p.stage, leaf))
     p = meter(p, choice(What.OUTPUT, 0, leaf))
     kids = output.kids(0, output.size)
-    folded = others(others(p, solver_move(p.stage, kids)), choice(What.FOLD))
-    others(folded, proof(What.FOLD, kids), "PROVE FOLD")
+    with meter.aside() as others:
+        meter(meter(meter(p, solver_move(p.stage, kids)), choice(What.FOLD)), proof(What.FOLD, kids), "PROVE FOLD")
     p = meter.walk(p, output, (row * COLUMNS + column) // 256)
     p = meter(p, solver_move(p.stage, data))
-    others(others(p, choice(What.CHUNK)), proof(What.CHUNK, data), "PROVE CHUNK")
+    with meter.aside() as more:
+        meter(meter(p, choice(What.CHUNK)), proof(What.CHUNK, data), "PROVE CHUNK")
+    others += more
     p = meter(p, choice(What.PICK, element, data))
     p = meter(p, solver_move(p.stage, leaf, NO_RECORD, results.root, results.path(length - 1)))
     p = meter.walk(p, results, operation)
     at = (row * INNER + k) % 256
     claimed = (int.from_bytes(data[4 * at : 4 * at + 4], "little"), 0x3F800001, 0x40490FDB)
     p = meter(p, solver_move(p.stage, 12345, claimed))
-    others(p, choice(What.OPERATION, 0, abi.encode(OPERATION, (leaf, NO_RECORD))), "OPERATION_CHOICE, executed")
+    with meter.aside() as more:
+        meter(p, choice(What.OPERATION, 0, abi.encode(OPERATION, (leaf, NO_RECORD))), "OPERATION_CHOICE, executed")
+    others += more
     p = meter(p, choice(What.VALUE, 0))
     chunk = (row * INNER + k) // 256
     p = meter(p, proof(What.VALUE, leaf, NO_RECORD, data, left.path(chunk)), "PROVE VALUE, depth 20")
     assert p.stage == Stage.SOLVER_WINS
-    return meter.costs, others.costs
+    meter._send(meter.solver, "withdraw", meter.solver.address)
+    return meter.costs, others, meter.others
 
 
 def main() -> None:
-    costs, others = game()
+    costs, others, messages = game()
     names = list(dict.fromkeys(c.move for c in [*costs, *others]))
     print("| move | side | times | gas |")
     print("|---|---|---|---|")
@@ -201,7 +253,10 @@ def main() -> None:
         print(f"| {name} | {'solver' if found[0].solver else 'challenger'} | {times} | {max(c.gas for c in found):,} |")
     for solver, name in ((True, "solver"), (False, "challenger")):
         side = [c.gas for c in costs if c.solver is solver]
-        print(f"| whole game | {name} | {len(side)} | {sum(side):,} |")
+        print(f"| **whole game** | {name} | {len(side)} | {sum(side):,} |")
+    print("\n| message | gas |\n|---|---|")
+    for name, spent in messages.items():
+        print(f"| {name} | {spent:,} |")
 
 
 if __name__ == "__main__":

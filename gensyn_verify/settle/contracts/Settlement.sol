@@ -107,15 +107,16 @@ contract Settlement {
         uint48 task; // of the committee that it sits on, or 0
     }
 
+    /// @dev What a move writes is in the second and third slot.
     struct Game {
         address challenger;
+        uint48 task;
+        bytes32 position;
+        uint48 last; // time of the last move
         uint32 solverLeft; // seconds
         uint32 challengerLeft;
         uint8 stage;
         bool over;
-        uint48 task;
-        uint48 last; // time of the last move
-        bytes32 position;
     }
 
     // ---------------------------------------------------------------------------------------------- errors and events
@@ -127,6 +128,7 @@ contract Settlement {
     error Paused();
     error BelowFloor(bytes32 what);
     error BadRules();
+    error BadReferee();
     error BadSteps(uint256 found);
     error DoesNotOpen();
     error SameRun();
@@ -169,6 +171,7 @@ contract Settlement {
     uint256 private constant MAX_STEPS = 1 << 40;
     uint256 private constant DRAWS = 16; // lots a seat at most
     uint256 private constant CHALLENGER_MOVES = 0x294aa; // stages 1 3 5 7 10 12 15 17
+    uint256 private constant POSITION_BYTES = 0x440; // 34 words
     uint8 private constant PROVE = 18;
     uint8 private constant SOLVER_WINS = 19;
     uint8 private constant CHALLENGER_WINS = 20;
@@ -509,7 +512,7 @@ contract Settlement {
         Game storage g = _open(number);
         Task storage t = _tasks[g.task];
         if (t.overturned) revert GameOver();
-        bytes32 found = keccak256(abi.encode(position));
+        bytes32 found = _hash(position);
         if (found != g.position) revert WrongPosition(g.position, found);
         uint256 used = block.timestamp - g.last;
         uint8 stage = g.stage;
@@ -522,10 +525,50 @@ contract Settlement {
             if (used > g.solverLeft) revert TooLate(g.last + g.solverLeft);
             g.solverLeft -= uint32(used);
         }
-        Position memory next = REFEREE.advance(position, move_);
         emit Moved(number, msg.sender, stage, move_);
-        (g.stage, g.last, g.position) = (next.stage, uint48(block.timestamp), keccak256(abi.encode(next)));
-        if (next.stage >= SOLVER_WINS) _end(number, g, t, next.stage == SOLVER_WINS, false);
+        (stage, found) = _advance(position, move_);
+        (g.stage, g.last, g.position) = (stage, uint48(block.timestamp), found);
+        if (stage >= SOLVER_WINS) _end(number, g, t, stage == SOLVER_WINS, false);
+    }
+
+    /// @dev Of the words as they were sent, which is what `abi.encode` gives of values that fit their types.
+    function _hash(Position calldata position) private pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let p := mload(0x40)
+            calldatacopy(p, position, POSITION_BYTES)
+            hash := keccak256(p, POSITION_BYTES)
+        }
+    }
+
+    /// @dev `REFEREE.advance(position, move_)`, handing words on as they are: the stage and the hash of what comes back.
+    function _advance(Position calldata position, bytes calldata move_)
+        private
+        view
+        returns (uint8 stage, bytes32 hash)
+    {
+        (address referee, bytes4 selector) = (address(REFEREE), IReferee.advance.selector);
+        bool fits;
+        assembly ("memory-safe") {
+            let p := mload(0x40)
+            let tail := add(p, add(POSITION_BYTES, 0x24))
+            mstore(p, selector)
+            calldatacopy(add(p, 4), position, POSITION_BYTES)
+            mstore(sub(tail, 0x20), add(POSITION_BYTES, 0x20))
+            mstore(tail, move_.length)
+            calldatacopy(add(tail, 0x20), move_.offset, move_.length)
+            let size := add(sub(tail, p), add(0x20, move_.length))
+            if iszero(staticcall(gas(), referee, p, size, 0, 0)) {
+                returndatacopy(p, 0, returndatasize())
+                revert(p, returndatasize())
+            }
+            fits := eq(returndatasize(), POSITION_BYTES)
+            if fits {
+                returndatacopy(p, 0, POSITION_BYTES)
+                stage := and(mload(add(p, 0x60)), 0xff)
+                hash := keccak256(p, POSITION_BYTES)
+            }
+        }
+        if (!fits) revert BadReferee();
     }
 
     /// @notice End a game in which the party whose turn it is has used up its clock.
