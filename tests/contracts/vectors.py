@@ -19,8 +19,8 @@ EDGES = [
     0x00000000, 0x00000001, 0x00000002, 0x00000003, 0x003FFFFF, 0x00400000, 0x007FFFFE, 0x007FFFFF, 0x00800000,
     0x00800001, 0x00C00000, 0x00FFFFFF, 0x01000000, 0x0C800000, 0x19800000, 0x1F800000, 0x20000000, 0x33800000,
     0x33800001, 0x337FFFFF, 0x34000000, 0x3EFFFFFF, 0x3F000000, 0x3F7FFFFF, 0x3F800000, 0x3F800001, 0x3FFFFFFF,
-    0x40000000, 0x4B000000, 0x4B7FFFFF, 0x4EFFFFFF, 0x4F000000, 0x4F7FFFFF, 0x4F800000, 0x5F800000, 0x7F000000,
-    0x7F7FFFFE, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FC00000, 0x7FFFFFFF,
+    0x40000000, 0x477FE000, 0x477FEFFF, 0x477FF000, 0x4B000000, 0x4B7FFFFF, 0x4EFFFFFF, 0x4F000000, 0x4F7FFFFF,
+    0x4F800000, 0x5F800000, 0x7F000000, 0x7F7FFFFE, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FC00000, 0x7FFFFFFF,
 ]  # fmt: skip
 
 
@@ -104,7 +104,7 @@ class Operands:
         return np.asarray(bit + self.rng.integers(-1, 4, (n, 3))).astype(np.uint32)
 
     def ties(self, n: int) -> Words:
-        """a * b has exactly 25 bits, so it lies between two numbers; c is anywhere below, of either sign."""
+        """a * b has exactly 25 bits, so it lies between two numbers; c is anywhere below, of either sign, or 0."""
         bits = self.rng.integers(1, 25, n)
 
         def odd(bits: Integers) -> Integers:
@@ -117,8 +117,17 @@ class Operands:
 
         a = self.exponents(n, 1)
         b = np.clip(127 - a + self.rng.integers(0, 254, n), 1, 254)
-        c = np.clip(a + b - 127 - self.rng.integers(0, 230, n), 0, 254)
-        return np.stack([number(odd(bits), bits, a), number(odd(25 - bits), 25 - bits, b), self.make(c)], 1)
+        c = a + b - 127 - self.rng.integers(0, 230, n)
+        # products so large that an addend falls below all that is kept of it, or just not
+        edge = self.rng.random(n) < 0.2
+        a, b = (
+            np.where(edge, 254 - self.rng.integers(0, 12, n), a),
+            np.where(edge, 126 - self.rng.integers(0, 12, n), b),
+        )
+        c = np.where(edge, a + b - 357 + self.rng.integers(-1, 2, n), c)
+        addend = self.make(c)
+        addend[self.rng.random(n) < 0.3] &= np.uint32(1 << 31)
+        return np.stack([number(odd(bits), bits, a), number(odd(25 - bits), 25 - bits, b), addend], 1)
 
     def short(self, n: int) -> Words:
         """A subnormal number of a few bits times a large one, c around the product."""
