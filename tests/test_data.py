@@ -125,7 +125,7 @@ def test_large_data_stay_on_the_disk_and_give_the_same_run(tmp_path: Path, monke
     wanted = gv.solve(gv.open_task(tmp_path / "task"), tmp_path / "read")
     monkeypatch.setattr(store, "MAPPED", 1)
     opened = gv.open_task(tmp_path / "task", memory_limit=4000)
-    assert not opened._group("data")["x"].flags.owndata
+    assert not opened.group("data")["x"].flags.owndata
     found = gv.solve(opened, tmp_path / "mapped")
     assert found.commitment is not None
     assert wanted.commitment is not None

@@ -10,6 +10,7 @@ A schema is a parser: a function from (value, place) to the converted value that
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn, TypeVar
@@ -21,6 +22,8 @@ T = TypeVar("T")
 Parser = Callable[[Any, str], T]
 
 MAX_INTEGER_DIGITS = 19
+MAX_DEPTH = 16
+_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]')  # and strings, which may hold some
 
 
 def encode(value: object) -> bytes:
@@ -49,6 +52,7 @@ def _check_value(value: object) -> None:
 def decode(data: bytes, parser: Parser[T], where: str) -> T:
     """Parse canonical bytes by a schema; raises BundleError where the bytes are not canonical or do not fit."""
     try:
+        _check_depth(data)
         value = json.loads(
             data.decode("ascii"),
             object_pairs_hook=_unique_keys,
@@ -61,14 +65,21 @@ def decode(data: bytes, parser: Parser[T], where: str) -> T:
         raise BundleError(f"{where}: byte {error.start} is not ASCII") from None
     except json.JSONDecodeError as error:
         raise BundleError(f"{where}: not JSON at byte {error.pos}: {error.msg}") from None
-    except RecursionError:
-        raise BundleError(f"{where}: nested too deeply") from None
     except BundleError as error:
         raise BundleError(f"{where}: {error}") from None
     if canonical != data:
         at = next((i for i, (a, b) in enumerate(zip(canonical, data, strict=False)) if a != b), len(canonical))
         raise BundleError(f"{where}: byte {at} departs from canonical JSON (sorted keys, no whitespace, one spelling)")
     return parser(value, where)
+
+
+def _check_depth(data: bytes) -> None:
+    """Python's parser calls itself at every bracket, and not every process limits that before its stack is full."""
+    depth = 0
+    for token in _BRACKETS.finditer(data):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
+        if depth > MAX_DEPTH:
+            raise BundleError(f"nested too deeply: more than {MAX_DEPTH} levels at byte {token.start()}")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

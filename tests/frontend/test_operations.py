@@ -32,8 +32,9 @@ def engine(name: str, backend: str) -> Engine:
 
 
 def names(graph: fx.GraphModule) -> set[str]:
-    """The ATen operations of a graph."""
-    return {str(getattr(node.target, "overloadpacket", "")) for node in graph.graph.nodes}
+    """The ATen operations of a graph; those that keep whole under a name of the engine's count as themselves."""
+    found = {str(getattr(node.target, "overloadpacket", "")) for node in graph.graph.nodes}
+    return {name.replace("gensyn_verify.", "aten.") for name in found}
 
 
 @pytest.mark.parametrize("name", CASES)

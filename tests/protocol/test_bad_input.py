@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,12 +113,24 @@ def test_wrong_field_of_a_task_is_named(bundle: Path, change: Callable[[dict], o
         (b'{"a":"\\u0000"}', "printable"),
         (b'{"a":"\\ud800"}', "printable"),
         (b"[" * 100000 + b"]" * 100000, "nested too deeply"),
+        (b'{"a":"[]\\"",' + b'"b":[' * 17, "nested too deeply"),
         (b"9" * 100000, "digits"),
     ],
 )
 def test_text_that_is_no_canonical_manifest_is_refused(bundle: Path, data: bytes, word: str) -> None:
     (bundle / "task.json").write_bytes(data)
     refused(lambda: open_task(bundle), "task.json", word)
+
+
+def test_depth_does_not_count_on_the_interpreter() -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1 << 20)  # as some packages do: the stack would be full before that
+    try:
+        with pytest.raises(BundleError, match="nested too deeply"):
+            manifest.decode(b"[" * 100000, lambda v, where: v, "x")
+    finally:
+        sys.setrecursionlimit(limit)
+    assert manifest.decode(b'{"a":"' + b"[" * 20 + b'"}', lambda v, where: v, "x") == {"a": "[" * 20}
 
 
 def test_canonical_json_has_one_spelling() -> None:

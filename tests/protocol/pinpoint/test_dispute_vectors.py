@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import make_vectors
+import make_disputes
 import pytest
 
 from gensyn_verify.protocol.pinpoint.game import Referee
 from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Position
 
-GAMES: list[dict[str, Any]] = json.loads(make_vectors.FILE.read_text())["games"]
+GAMES: list[dict[str, Any]] = json.loads(make_disputes.FILE.read_text())["games"]
 
 
 @pytest.mark.parametrize("game", GAMES, ids=[g["name"] for g in GAMES])
@@ -31,4 +31,4 @@ def test_every_move_leads_to_the_stated_position(game: dict[str, Any], referee: 
 
 
 def test_the_file_is_what_the_script_writes() -> None:
-    assert make_vectors.FILE.read_text() == make_vectors.text()
+    assert make_disputes.FILE.read_text() == make_disputes.text()

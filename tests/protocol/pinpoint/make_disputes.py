@@ -1,4 +1,4 @@
-"""Writes tests/vectors/dispute.json: `python tests/protocol/pinpoint/make_vectors.py`. The test suite compares."""
+"""Writes tests/vectors/dispute.json: `python tests/protocol/pinpoint/make_disputes.py`. The test suite compares."""
 
 from __future__ import annotations
 
