@@ -18,7 +18,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.c tests/native/*.cpp exampl
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models bench wheel clean
+.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-slither test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -61,6 +61,15 @@ test-contracts: $(VENV)/.dev $(NODE)/.package-lock.json
 	$(BIN)/python tests/contracts/artifacts.py --check
 	$(FORGE) test
 	$(BIN)/pytest -n auto tests/contracts $(ARGS)
+
+# Static analysis of the contracts. What is left out is meant: positions in tensors are quotients and remainders, amounts
+# may be zero, structs begin as zeros.
+test-slither: $(NODE)/.package-lock.json
+	$(PYTHON) -m venv build/slither
+	build/slither/bin/python -m pip --disable-pip-version-check install --quiet slither-analyzer==0.11.6
+	PATH="$(abspath $(dir $(wildcard $(FORGE)))):$$PATH" build/slither/bin/slither . --filter-paths tests --fail-medium \
+	  --exclude-informational --exclude-optimization --exclude-low \
+	  --exclude divide-before-multiply,incorrect-equality,uninitialized-local
 
 # The contracts' scalar operations on 49,000 operands each, 2.9 million in all. ARGS picks tests.
 test-floats: $(VENV)/.dev $(NODE)/.package-lock.json

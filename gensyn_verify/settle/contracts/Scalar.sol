@@ -19,6 +19,7 @@ library Scalar {
         if (code == 43) return a & b;
         if (code == 44) return a | b;
         if (code == 45) return a ^ b;
+        // slither-disable-next-line incorrect-exp
         if (code == 46) return a ^ 1;
         if (code < 51) return a == 1 ? b : c;
         if (code == 51) return SoftFloat32.toI32(a);

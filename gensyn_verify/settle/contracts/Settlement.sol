@@ -434,6 +434,8 @@ contract Settlement {
         (uint256 wanted, uint256 pool, uint256 found) = (t.seats, t.pool, 0);
         uint32[] memory drawn = new uint32[](wanted);
         for (uint256 j = 0; found < wanted && pool > 0 && j < DRAWS * wanted; ++j) {
+            // the beacon was nobody's choice: a block hash later than the commitment
+            // slither-disable-next-line weak-prng
             uint32 seat = uint32(uint256(keccak256(abi.encode(beacon, id, j))) % pool);
             Seat storage s = _seats[seat];
             if (s.owner == address(0) || s.task != 0 || s.since >= t.fixedAt) continue;

@@ -339,6 +339,7 @@ library SoftFloat32 {
             let half := 0x3fffffffffffffffffffffffffffffffffffffffffffffffffffffffff // less one
             if slt(e, 1) {
                 k := sub(232, e)
+                // slither-disable-next-line incorrect-shift
                 half := sub(shl(sub(k, 1), 1), 1)
                 e := 1
             }
