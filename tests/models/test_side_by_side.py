@@ -24,6 +24,7 @@ final parameters; between two stock runs, and from the engine to the nearest sto
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,6 +71,7 @@ def states_apart(a: Trained, b: Trained) -> float:
     return float(np.linalg.norm(a.state - b.state) / np.linalg.norm(b.state))
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="PyTorch can be told its instructions on x86 alone")
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers
 @pytest.mark.parametrize("name", MODELS)
 def test_the_engine_trains_as_pytorch_on_another_machine_would(name: str, tmp_path: Path) -> None:
