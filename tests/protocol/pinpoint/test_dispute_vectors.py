@@ -1,11 +1,13 @@
-"""tests/vectors/dispute.json: the games that the contract plays too."""
+"""tests/vectors/dispute.json and sequence.json: the games that the contract plays too, and the sequences."""
 
 from __future__ import annotations
 
 import json
+from types import ModuleType
 from typing import Any
 
 import make_disputes
+import make_sequences
 import pytest
 
 from gensyn_verify.protocol.pinpoint.game import Referee
@@ -30,5 +32,6 @@ def test_every_move_leads_to_the_stated_position(game: dict[str, Any], referee: 
     assert position.stage == game["winner"]
 
 
-def test_the_file_is_what_the_script_writes() -> None:
-    assert make_disputes.FILE.read_text() == make_disputes.text()
+@pytest.mark.parametrize("script", [make_disputes, make_sequences], ids=["dispute", "sequence"])
+def test_the_file_is_what_the_script_writes(script: ModuleType) -> None:
+    assert script.FILE.read_text() == script.text()
