@@ -19,6 +19,7 @@ from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array, widen
 from gensyn_verify.commit import RunAccumulator, run_commitment, tensor_root
 from gensyn_verify.errors import BundleError
+from gensyn_verify.program import Program
 from gensyn_verify.protocol import sampling
 from gensyn_verify.protocol import steps as log
 from gensyn_verify.protocol.folder import MissingDataError
@@ -32,6 +33,7 @@ from gensyn_verify.protocol.task import Task, open_task
 
 Progress = Callable[[int, int], None]
 State = dict[str, Array]
+Backend = str | Callable[[Program], backends.Executor]  # what str() of it gives, the report names
 
 
 def replay(
@@ -44,7 +46,7 @@ def replay(
     beacon: bytes | None = None,
     commitment: bytes | None = None,
     solver: bytes | None = None,
-    backend: str = "cpu",
+    backend: Backend = "cpu",
     progress: Progress | None = None,
 ) -> Report:
     """Verify a run of `task` and say what was found.
@@ -53,6 +55,8 @@ def replay(
     randomness fixed after the commitment; without one the verifier draws its own, which binds nobody else.
     `commitment` and `solver`: what the solver published beforehand; the run must be that one. Without `task` the one
     inside the run is used (recorded runs), and only the report's task digest tells which work was verified.
+    `backend` is the name of one or makes an executor of a program. A program without nodes is a step that is code
+    (docs/formats.md, section 16): no backend by name executes it, and the verdict stays open.
     `progress(steps, of)` is called after every replayed step. Raises BundleError where the bundle is malformed.
     """
     if not isinstance(run, Run):
@@ -247,7 +251,13 @@ class _Audit:
         rest.sort(key=lambda n: (-np.nan_to_num(self.updates[n], nan=np.inf), n))
         self.largest = sorted(rest[:largest])
 
-    def execute(self, backend: str, progress: Progress | None) -> None:
+    def execute(self, backend: Backend, progress: Progress | None) -> None:
+        if isinstance(backend, str) and not self.task.program.nodes:
+            self.gaps.append(
+                "the step of this run is code, not a program: nothing was executed. Who has that code and trusts it "
+                "names it: --trust-code FILE.py:FUNCTION"
+            )
+            return
         chosen = sorted({*self.sampled, *self.largest})
         total = sum(min(self.task.interval, self.steps - n * self.task.interval) for n in chosen)
         done = 0
@@ -257,7 +267,7 @@ class _Audit:
                 state = self._opening(n)
             except (MissingDataError, ContentMismatchError):
                 continue  # said already by check_checkpoints
-            executor = executor or backends.make(backend, self.task.program)
+            executor = executor or self._executor(backend)
             executor.load(state)
             self.roots: Mapping[str, bytes] = self.closing[n - 1] if n else self.task.state
             self.replayed.append(n)
@@ -270,6 +280,10 @@ class _Audit:
                     progress(done, total)
         if not self.steps_replayed:
             self.gaps.append("no step was executed again")
+
+    def _executor(self, backend: Backend) -> backends.Executor:
+        program = self.task.program
+        return backends.make(backend, program) if isinstance(backend, str) else backend(program)
 
     def _segment(self, n: int) -> Segment:
         """The step log that `read_log` saw, read again: keeping all of them would take memory by the run's length."""
@@ -355,7 +369,7 @@ class _Audit:
         drawn = self.intervals if everything else len(set(self.sampled) & set(self.replayed))
         return sampling.detection_table(self.steps, self.task.interval, drawn) if drawn else []
 
-    def report(self, backend: str) -> Report:
+    def report(self, backend: Backend) -> Report:
         verdict = Verdict.MISMATCH if self.findings else Verdict.UNDECIDED if self.gaps else Verdict.VERIFIED
         header = self.run.header
         return Report(
@@ -376,5 +390,5 @@ class _Audit:
             replayed=tuple(self.replayed),
             steps_replayed=self.steps_replayed,
             detection=tuple(self._detection()),
-            backend=backend,
+            backend=str(backend),
         )

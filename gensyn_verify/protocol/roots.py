@@ -39,7 +39,12 @@ def roots_of(arrays: Mapping[str, Array], known: Roots | None = None) -> dict[st
 
 
 def constants(program: Program) -> frozenset[str]:
-    """State tensors that no step changes, because their next value is themselves."""
+    """State tensors that no step changes, because their next value is themselves.
+
+    None of a program without nodes, which says nothing about a step: docs/formats.md, section 16.
+    """
+    if not program.nodes:
+        return frozenset()
     return frozenset(o.name for o in program.outputs if o.role == "state" and _is_input(program, o.value, o.name))
 
 
