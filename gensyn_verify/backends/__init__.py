@@ -1,20 +1,26 @@
-"""Backends: a program in, bits out. `reference` is the definition; every other backend equals it bit for bit.
+"""Backends: a program in, bits out. `reference` is the definition; `cpu` equals it bit for bit, `vendor` but for
+rounding.
 
 arrays     how tensors lie in NumPy
 reference  plain NumPy: the definition of every node kind
 cpu        native kernels: AVX-512, AVX2, NEON or portable C++
+vendor     stock PyTorch kernels: fast, not reproducible, for the threshold mode of verification
+names      how backends are named
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
 from typing import Protocol
 
 from gensyn_verify.backends.arrays import Array, check_array
+from gensyn_verify.backends.names import VendorName, parse
 from gensyn_verify.errors import BackendError, MalformedError
 from gensyn_verify.program.program import Program
 
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "reference")  # the reproducible ones: the same bits everywhere
 
 
 class Executor(Protocol):
@@ -33,16 +39,26 @@ class Executor(Protocol):
 
 
 def make(backend: str, program: Program) -> Executor:
-    """An executor of `program` on backend "cpu" or "reference"."""
-    if backend == "cpu":
+    """An executor of `program` on "cpu", "reference", or "vendor[:DEVICE[:PRECISION]]" (`names`), which needs torch."""
+    name = parse(backend)
+    if isinstance(name, VendorName):
+        executor: Executor = vendor_package().Executor(program, name)
+        return executor
+    if name == "cpu":
         from gensyn_verify.backends.cpu import Executor as CpuExecutor
 
         return CpuExecutor(program)
-    if backend == "reference":
-        from gensyn_verify.backends.reference import Executor as ReferenceExecutor
+    from gensyn_verify.backends.reference import Executor as ReferenceExecutor
 
-        return ReferenceExecutor(program)
-    raise BackendError(f"backend {backend!r} is unknown; known are {', '.join(BACKENDS)}")
+    return ReferenceExecutor(program)
+
+
+def vendor_package() -> ModuleType:
+    """The package of the vendor backend; BackendError without torch."""
+    try:
+        return import_module("gensyn_verify.backends.vendor")
+    except ImportError as error:
+        raise BackendError(f"backend vendor needs PyTorch ({error}); install torch, or use cpu") from error
 
 
 def evaluate(program: Program, inputs: Mapping[str, Array], backend: str = "cpu") -> dict[str, Array]:

@@ -1,7 +1,8 @@
 """Solve a task: run its steps, keep a checkpoint an interval, commit to every step.
 
 A run that was interrupted goes on from its last whole interval and ends with the same commitment. The commitment
-depends on the task, on who solves and on the salt alone; threads, instruction set and backend change no bit.
+depends on the task, on who solves and on the salt alone; threads, instruction set and backend change no bit. The
+exception is backend vendor, stock PyTorch kernels: its bits are this machine's own, for tasks verified by thresholds.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gensyn_verify.cli.console import Console
 from gensyn_verify.cli.onchain import add_chain_arguments
-from gensyn_verify.errors import MalformedError
+from gensyn_verify.errors import BackendError, MalformedError
 
 if TYPE_CHECKING:
     from gensyn_verify.protocol.identity import Identity
@@ -39,7 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say how to run, never what is computed."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--backend", choices=("cpu", "reference"), default="cpu", help="default: cpu")
+    group.add_argument(
+        "--backend",
+        type=backend,
+        default="cpu",
+        metavar="NAME",
+        help="cpu (default), reference, or vendor[:DEVICE[:PRECISION]]: stock PyTorch kernels on cpu, cuda, cuda:N or "
+        "mps, matrix products in fp32, tf32 (cuda) or bf16; fast, other bits on every machine",
+    )
     group.add_argument("--threads", type=positive, metavar="N", help="default: every processor")
     group.add_argument(
         "--isa", choices=("avx512", "avx2", "neon", "portable"), help="instruction set (default: the best there is)"
@@ -54,6 +62,21 @@ def apply_machine_arguments(args: argparse.Namespace) -> None:
         cpu.select_isa(args.isa)
     if args.threads:
         _native.set_threads(args.threads)
+        if args.backend.startswith("vendor"):
+            import torch
+
+            torch.set_num_threads(args.threads)
+
+
+def backend(name: str) -> str:
+    """An argument that names a backend."""
+    from gensyn_verify.backends.names import parse
+
+    try:
+        parse(name)
+    except BackendError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name
 
 
 def positive(text: str) -> int:

@@ -25,7 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from gensyn_verify.backends import vendor_package
 from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.names import VendorName, parse
 from gensyn_verify.commit import RunAccumulator, StepEntry, run_commitment
 from gensyn_verify.errors import BundleError
 from gensyn_verify.program.program import Program
@@ -453,13 +455,16 @@ def environment(backend: str) -> dict[str, str]:
         version = importlib.metadata.version("gensyn_verify")
     except importlib.metadata.PackageNotFoundError:
         version = "unpackaged"
-    native = {}
-    if backend == "cpu":
+    name = parse(backend)
+    kernels = {}
+    if isinstance(name, VendorName):
+        kernels = vendor_package().environment(name)
+    elif name == "cpu":
         from gensyn_verify import _native
 
-        native = {"isa": _native.isa(), "threads": str(_native.get_threads())}
+        kernels = {"isa": _native.isa(), "threads": str(_native.get_threads())}
     return {
-        **native,
+        **kernels,
         "backend": backend,
         "gensyn_verify": version,
         "machine": platform.machine(),

@@ -1,0 +1,42 @@
+"""Names of backends: "cpu", "reference", "vendor[:DEVICE[:PRECISION]]". Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gensyn_verify.errors import BackendError
+
+DEVICES = ("cpu", "cuda", "cuda:N", "mps")
+PRECISIONS = ("fp32", "tf32", "bf16")
+_VENDOR = re.compile(r"vendor(?::(?P<device>cpu|cuda|cuda:[0-9]{1,3}|mps)(?::(?P<precision>[a-z0-9]+))?)?")
+
+
+@dataclass(frozen=True)
+class VendorName:
+    """The vendor backend on a device, as torch names it, with products in a precision (`PRECISIONS`)."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+def parse(name: str) -> str | VendorName:
+    """ "cpu", "reference" or a VendorName; BackendError names what is known."""
+    if name in ("cpu", "reference"):
+        return name
+    if name.partition(":")[0] != "vendor":
+        raise BackendError(
+            f"backend {name!r} is unknown; known are cpu, reference, vendor and vendor:DEVICE:PRECISION, "
+            f"DEVICE {', '.join(DEVICES)}, PRECISION {', '.join(PRECISIONS)}"
+        )
+    match = _VENDOR.fullmatch(name)
+    if match is None:
+        raise BackendError(
+            f"backend {name!r}: expected vendor:DEVICE or vendor:DEVICE:PRECISION, DEVICE one of {', '.join(DEVICES)}"
+        )
+    device, precision = match["device"] or "cpu", match["precision"] or "fp32"
+    if precision not in PRECISIONS:
+        raise BackendError(f"backend {name!r}: precision {precision!r} is unknown; known are {', '.join(PRECISIONS)}")
+    if precision == "tf32" and not device.startswith("cuda"):
+        raise BackendError(f"backend {name!r}: tf32 exists only on cuda; use fp32 or bf16 on {device}")
+    return VendorName(device, precision)
