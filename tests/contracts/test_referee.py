@@ -38,17 +38,13 @@ def moves(name: str) -> list[tuple[Position, bytes]]:
     return found
 
 
-def same(position: Position, move: bytes, unchanged: Position | None = None) -> None:
-    """Both referees make the same of it. The contract may take what Python refuses to decode, where it does not read
-    it: then it makes of it what it makes of the unchanged move."""
+def same(position: Position, move: bytes) -> None:
+    """Both referees make the same of it."""
     try:
         wanted = advance(position, move)
     except IllegalMoveError:
-        try:
-            found = contracts().advance(position, move)
-        except IllegalMoveError:
-            return
-        assert found == unchanged
+        with pytest.raises(IllegalMoveError):
+            contracts().advance(position, move)
         return
     assert contracts().advance(position, move) == wanted
 
@@ -57,12 +53,11 @@ def same(position: Position, move: bytes, unchanged: Position | None = None) -> 
 def test_changed_moves(name: str) -> None:
     rng = np.random.default_rng(len(name))
     for position, move in moves(name):
-        following = advance(position, move)
         for _ in range(8):
             changed = bytearray(move)
             changed[int(rng.integers(len(move)))] ^= 1 << int(rng.integers(8))
-            same(position, bytes(changed), following)
-        same(position, move[: 32 * int(rng.integers(len(move) // 32))], following)
+            same(position, bytes(changed))
+        same(position, move[: 32 * int(rng.integers(len(move) // 32))])
         with pytest.raises(IllegalMoveError):
             contracts().advance(position, move[:-1])
 
@@ -85,7 +80,7 @@ def test_changed_positions(name: str) -> None:
                 pass
             except Exception:  # no game comes to such a position, and Python has no word for it
                 continue
-            same(changed, move, changed)
+            same(changed, move)
 
 
 def test_every_move_in_every_other_stage_is_refused_by_both() -> None:

@@ -1,8 +1,9 @@
 """The part of the Solidity ABI (version 2) that positions and moves need.
 
 A type is "uint<bits>", "uint<bits>[<n>]", "bytes32", "bytes32[]", "bytes", or a tuple of types (a struct). Source:
-https://docs.soliditylang.org, "Contract ABI Specification". Decoding accepts what Solidity accepts: any offsets inside
-of the data, and bytes behind them; integers that do not fit their type are refused.
+https://docs.soliditylang.org, "Contract ABI Specification". Decoding takes what `encode` gives and nothing else.
+Solidity alone would follow any offset, even out of the move: who has a move's bytes must find in them what the contract
+did.
 """
 
 from __future__ import annotations
@@ -74,8 +75,11 @@ def _encode(type: Type, value: Any) -> bytes:
 
 
 def decode(types: Sequence[Type], data: bytes) -> tuple[Any, ...]:
-    """`abi.decode(data, types)`. Raises MalformedError where it would revert."""
-    return _tuple(tuple(types), data, 0)
+    """`abi.decode(data, types)`. Raises MalformedError unless the data are the encoding of what they hold."""
+    values = _tuple(tuple(types), data, 0)
+    if encode(types, values) != data:
+        raise MalformedError("not what abi.encode gives: offsets in order, nothing between or behind, zeros as padding")
+    return values
 
 
 def _read(data: bytes, at: int, length: int) -> bytes:

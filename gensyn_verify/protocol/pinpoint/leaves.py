@@ -11,15 +11,16 @@ A source stands for an input leaf once its tensor is held against the task's dat
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+import typing
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 from gensyn_verify.errors import MalformedError
 from gensyn_verify.program import ops
-from gensyn_verify.program.encoding import Reader, Writer, read_node
-from gensyn_verify.program.program import INPUT_ROLES, Node
+from gensyn_verify.program.encoding import MAX_ATTRIBUTE, Reader, Writer, read_node
+from gensyn_verify.program.program import INPUT_ROLES, MAX_NODE_INPUTS, Node
 from gensyn_verify.program.scalar import ScalarProgram
-from gensyn_verify.program.types import TensorType
+from gensyn_verify.program.types import Dtype, TensorType
 from gensyn_verify.protocol.pinpoint.sequence import Sequence, Source, sequence
 
 
@@ -49,8 +50,19 @@ class InputLeaf:
         return self.tensor if value == self.number else None
 
 
+def _attribute_sizes(op: type[ops.Op]) -> list[int]:
+    """Bytes of the attributes of an op in its record; 0 of a list, u16 count and u64 items."""
+    hints = typing.get_type_hints(op)
+    return [{bool: 1, Dtype: 1, int: 8}.get(hints[f.name], 0) for f in fields(op)]
+
+
+_ATTRIBUTES = [_attribute_sizes(op) for op in ops.OPS]  # by op code
+
+
 @dataclass(frozen=True)
 class NodeLeaf:
+    """A node as a solver says that it was run. Its record need not be that of any node: then it will be contested."""
+
     first: int
     record: bytes
     operands: tuple[Tensor, ...]
@@ -68,9 +80,33 @@ class NodeLeaf:
     def node(self) -> Node:
         return read_node(self.record, "node record")
 
+    @cached_property
+    def _read(self) -> tuple[tuple[int, ...], tuple[TensorType, ...]]:
+        """Value numbers of the operands, types of the outputs: what can be read whatever the attributes say."""
+        r = Reader(self.record, "node record")
+        code = r.u(1)
+        if code >= len(_ATTRIBUTES):
+            raise r.fail(f"op code {code} is unknown; known are 0 to {len(_ATTRIBUTES) - 1}")
+        for size in _ATTRIBUTES[code]:
+            r.take(size or 8 * r.count(2, MAX_ATTRIBUTE))
+        inputs = tuple(r.u(4) for _ in range(r.count(4, MAX_NODE_INPUTS)))
+        types = tuple(r.type() for _ in range(r.u(1)))
+        r.end()
+        return inputs, types
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Value numbers of the operands."""
+        return self._read[0]
+
+    @property
+    def types(self) -> tuple[TensorType, ...]:
+        """Of the outputs."""
+        return self._read[1]
+
     @property
     def outputs(self) -> list[Tensor]:
-        return [Tensor(t, r) for t, r in zip(self.node.types, self.roots, strict=True)]
+        return [Tensor(t, r) for t, r in zip(self.types, self.roots, strict=True)]
 
     @property
     def following(self) -> int:
@@ -126,7 +162,7 @@ def _get(r: Reader) -> Tensor:
 
 
 def decode_leaf(data: bytes) -> Leaf:
-    """The leaf of these bytes; raises MalformedError."""
+    """The leaf of these bytes, of which a node's attributes are not looked at; raises MalformedError."""
     r = Reader(data, "trace leaf")
     kind = r.u(1)
     leaf: Leaf
@@ -134,9 +170,9 @@ def decode_leaf(data: bytes) -> Leaf:
         leaf = InputLeaf(r.u(4), _get(r))
     elif kind == 1:
         first, record = r.u(4), r.take(r.u(4))
-        node = read_node(record, "node record")
-        operands = tuple(_get(r) for _ in node.inputs)
-        leaf = NodeLeaf(first, record, operands, tuple(r.take(32) for _ in node.types))
+        shape = NodeLeaf(first, record, (), ())
+        operands = tuple(_get(r) for _ in shape.inputs)
+        leaf = NodeLeaf(first, record, operands, tuple(r.take(32) for _ in shape.types))
     elif kind == 2:
         role = r.u(1)
         if role not in (1, 2):

@@ -19,7 +19,7 @@ from gensyn_verify.errors import GensynVerifyError, MalformedError
 from gensyn_verify.program.encoding import read_header, read_scalar
 from gensyn_verify.program.merkle import leaf_digest, seal, verify_path
 from gensyn_verify.program.scalar import ScalarProgram
-from gensyn_verify.program.types import TensorType
+from gensyn_verify.program.types import MAX_ELEMENTS, TensorType
 from gensyn_verify.protocol.pinpoint import abi, sequence
 from gensyn_verify.protocol.pinpoint.leaves import (
     InputLeaf,
@@ -372,6 +372,7 @@ def _choose_leaf(p: Position, what: int, which: int, data: bytes) -> Position:
 
 
 def _into_tensor(p: Position, tensor: Tensor, output: int) -> Position:
+    _require(tensor.type.elements <= MAX_ELEMENTS, "a tensor of more elements than there can be")
     length = tensor.type.nbytes
     chunks = chunk_count(length)
     return replace(
@@ -538,7 +539,7 @@ def _prove_first(p: Position, leaf: bytes, previous: bytes, path: Sequence[bytes
 def _prove_operand(p: Position, leaf: bytes, producer: bytes, index: int, path: Sequence[bytes]) -> bool:
     _require(index < p.place, "a producer is to the left")
     shown = _node_leaf(p, leaf)
-    tensor = _in_trace(p, producer, index, path).held(shown.node.inputs[p.which])
+    tensor = _in_trace(p, producer, index, path).held(shown.inputs[p.which])
     _require(tensor is not None, "that leaf does not hold the operand")
     return tensor == shown.operands[p.which]
 

@@ -25,10 +25,13 @@ library Leaf {
 
     uint256 internal constant RECORD = 9;
     uint256 private constant MAX_ELEMENTS = 1 << 36;
+    uint256 private constant MAX_INPUTS = 4096;
+    uint256 private constant MAX_LIST = 16;
     /// @dev 16 bits an operation, 4 bits an attribute: 1 and 8 are its bytes, 2 is a list of i64.
     uint256 private constant ATTRIBUTES = 0x0228_0000_0028_0018_0000_0222_0002_0008_8222_0222_0002_0002_0128_0111_0228;
 
-    /// @notice The parts of a node leaf. Reverts unless it is exactly as long as its counts say.
+    /// @notice The parts of a node leaf. Reverts unless it is exactly as long as its counts say, and these are within the
+    /// limits of a program: a leaf that fits into a transaction of its solver must fit into one of its challenger.
     function node(bytes calldata leaf) internal pure returns (Node memory n) {
         n.code = Bytes.u(leaf, RECORD, 1);
         if (Bytes.u(leaf, 0, 1) != 1 || n.code > 14) revert BadLeaf();
@@ -38,10 +41,17 @@ library Leaf {
         uint256 kinds = (ATTRIBUTES >> (16 * n.code)) & 0xffff;
         for (uint256 k = 0; kinds != 0; ++k) {
             n.attributes[k] = offset;
-            offset += kinds & 15 == 2 ? 2 + 8 * Bytes.u(leaf, offset, 2) : kinds & 15;
+            uint256 size = kinds & 15;
+            if (size == 2) {
+                uint256 items = Bytes.u(leaf, offset, 2);
+                if (items > MAX_LIST) revert BadLeaf();
+                size += 8 * items;
+            }
+            offset += size;
             kinds >>= 4;
         }
         n.inputCount = Bytes.u(leaf, offset, 4);
+        if (n.inputCount > MAX_INPUTS) revert BadLeaf();
         n.inputs = offset + 4;
         offset = n.inputs + 4 * n.inputCount;
         n.outputCount = Bytes.u(leaf, offset, 1);

@@ -447,11 +447,7 @@ contract Referee is IReferee {
     }
 
     function _openOperation(Position memory p, bytes calldata move) private pure {
-        if (move.length < 0x80) revert BadMove();
-        OperationOpening calldata m;
-        assembly ("memory-safe") {
-            m := move.offset
-        }
+        OperationOpening calldata m = _operationOpening(move);
         p.result = m.result;
         p.operands = m.operands;
         _require(Merkle.leaf(abi.encodePacked(p.result)) == p.digest);
@@ -610,8 +606,7 @@ contract Referee is IReferee {
 
     function _proveValue(Position memory p, bytes calldata move) private view returns (bool) {
         ValueProof calldata m = _valueProof(move);
-        bytes calldata scalar = _scalar(p, m.leaf, m.scalar);
-        Location memory place = VERIFIER.locate(_element(p), m.leaf, scalar, p.operation, p.operands).operands[p.which];
+        Location memory place = _locate(p, m);
         uint256 found = place.index;
         if (place.kind == 1) {
             _require(m.chunk.length == 8 && Merkle.root(m.chunk, place.index, p.length, m.path) == p.sequence);
@@ -624,6 +619,11 @@ contract Referee is IReferee {
         }
         if (place.kind != 0 && !place.raw) found = Scalar.load(place.dtype, uint32(found));
         return found == p.operands[p.which];
+    }
+
+    function _locate(Position memory p, ValueProof calldata m) private view returns (Location memory) {
+        bytes calldata scalar = _scalar(p, m.leaf, m.scalar);
+        return VERIFIER.operand(_element(p), m.leaf, scalar, p.operation, p.operands, p.which);
     }
 
     // ---- openings
@@ -655,13 +655,52 @@ contract Referee is IReferee {
 
     // ---- moves where they lie
 
-    /// @dev Whole words, at least `words` of them.
-    function _words(bytes calldata move, uint256 words) private pure {
-        if (move.length < 32 * words || move.length % 32 != 0) revert BadMove();
+    /// @dev Reverts unless `move` is the ABI encoding of a struct with members of these kinds, and so the only one of what
+    /// it holds: two referees that read the same move must not find different things in it, nor one find nothing.
+    /// 4 bits each, the lowest first: the number of members, then their kinds: 1 to 8 a number of so many bytes, 9 a
+    /// digest, 10 bytes, 11 digests, 12 a Record. What is read behind the move's end cannot be right: then the end is not.
+    function _encoded(bytes calldata move, uint256 kinds) private pure {
+        (uint256 end, uint256 wrong) = (0, 0);
+        assembly ("memory-safe") {
+            function walk(move_, start, members) -> following, bad {
+                following := add(start, shl(5, and(members, 15)))
+                members := shr(4, members)
+                for { let head := start } members {
+                    members := shr(4, members)
+                    head := add(head, 32)
+                } {
+                    let kind := and(members, 15)
+                    if eq(kind, 9) { continue }
+                    let word := calldataload(add(move_, head))
+                    if lt(kind, 9) {
+                        bad := or(bad, shr(shl(3, kind), word))
+                        continue
+                    }
+                    bad := or(bad, xor(word, sub(following, start))) // the offset of what comes behind all before it
+                    if eq(kind, 12) {
+                        let more
+                        following, more := walk(move_, following, 0xb98ba5)
+                        bad := or(bad, more)
+                        continue
+                    }
+                    let length := calldataload(add(move_, following))
+                    bad := or(bad, shr(32, length))
+                    if eq(kind, 11) { length := shl(5, length) }
+                    following := add(add(following, 32), length)
+                    let last := and(length, 31)
+                    if last {
+                        following := add(following, sub(32, last))
+                        bad := or(bad, shl(shl(3, last), calldataload(add(move_, sub(following, 32))))) // the padding
+                    }
+                }
+            }
+            end, wrong := walk(move.offset, 0, kinds)
+        }
+        if (wrong != 0 || end != move.length) revert BadMove();
     }
 
     function _kids(bytes calldata move) private pure returns (bytes32[] calldata) {
-        _words(move, 1);
+        _encoded(move, 0xb1);
         Kids calldata m;
         assembly ("memory-safe") {
             m := move.offset
@@ -670,7 +709,7 @@ contract Referee is IReferee {
     }
 
     function _data(bytes calldata move) private pure returns (bytes calldata) {
-        _words(move, 1);
+        _encoded(move, 0xa1);
         Data calldata m;
         assembly ("memory-safe") {
             m := move.offset
@@ -679,70 +718,77 @@ contract Referee is IReferee {
     }
 
     function _choice(bytes calldata move) private pure returns (Choice calldata m) {
-        _words(move, 3);
+        _encoded(move, 0xa413);
         assembly ("memory-safe") {
             m := move.offset
         }
     }
 
     function _stepOpening(bytes calldata move) private pure returns (StepOpening calldata m) {
-        _words(move, 9);
+        _encoded(move, 0x44449baba9);
         assembly ("memory-safe") {
             m := move.offset
         }
     }
 
     function _inputOpening(bytes calldata move) private pure returns (InputOpening calldata m) {
-        _words(move, 7);
+        _encoded(move, 0xbab9baa7);
         assembly ("memory-safe") {
             m := move.offset
         }
     }
 
     function _sequenceOpening(bytes calldata move) private pure returns (SequenceOpening calldata m) {
-        _words(move, 4);
+        _encoded(move, 0xb9ca4);
+        assembly ("memory-safe") {
+            m := move.offset
+        }
+    }
+
+    function _operationOpening(bytes calldata move) private pure returns (OperationOpening calldata m) {
+        _encoded(move, 0x88884);
         assembly ("memory-safe") {
             m := move.offset
         }
     }
 
     function _leafAndRecord(bytes calldata move) private pure returns (LeafAndRecord calldata m) {
-        _words(move, 2);
+        _encoded(move, 0xca2);
         assembly ("memory-safe") {
             m := move.offset
         }
     }
 
     function _countsProof(bytes calldata move) private pure returns (CountsProof calldata m) {
-        _words(move, 1);
+        _encoded(move, 0xc1);
         assembly ("memory-safe") {
             m := move.offset
         }
     }
 
     function _entryProof(bytes calldata move) private pure returns (EntryProof calldata m) {
-        _words(move, 5);
+        _encoded(move, 0xb4aac5);
         assembly ("memory-safe") {
             m := move.offset
         }
     }
 
     function _firstProof(bytes calldata move) private pure returns (FirstProof calldata m) {
-        _words(move, 3);
+        _encoded(move, 0xbaa3);
         assembly ("memory-safe") {
             m := move.offset
         }
     }
 
     function _operandProof(bytes calldata move) private pure returns (OperandProof calldata m) {
-        _words(move, 4);
+        _encoded(move, 0xb4aa4);
         assembly ("memory-safe") {
             m := move.offset
         }
     }
 
     function _valueProof(bytes calldata move) private pure returns (ValueProof calldata m) {
-        _words(move, 4);
+        _encoded(move, 0xbaca4);
         assembly ("memory-safe") {
             m := move.offset
         }

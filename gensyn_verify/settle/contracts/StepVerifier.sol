@@ -142,6 +142,18 @@ contract StepVerifier {
         else _scan(o, q, leaf, scalar);
     }
 
+    /// @notice Where operand `q` of operation `t` lies; see `locate`.
+    function operand(
+        Element calldata e,
+        bytes calldata leaf,
+        bytes calldata scalar,
+        uint64 t,
+        uint64[3] calldata claimed,
+        uint32 q
+    ) external pure returns (Location memory) {
+        return locate(e, leaf, scalar, t, claimed).operands[q];
+    }
+
     /// @notice The result of operation `t` on these operands.
     function execute(
         Element calldata e,

@@ -16,16 +16,11 @@ from bundles import SALT, SOLVER  # noqa: E402
 from cheats import ForgedSequence, Liar, WrongEntry, WrongLeaf, WrongRow, WrongValue, every_kind, some_task  # noqa: E402
 from test_game import NAMES, node_of, other_first, other_operand, other_record  # noqa: E402
 
-from gensyn_verify.errors import MalformedError  # noqa: E402
 from gensyn_verify.program import ops  # noqa: E402
 from gensyn_verify.program.keccak import keccak256  # noqa: E402
-from gensyn_verify.protocol.pinpoint import abi  # noqa: E402
 from gensyn_verify.protocol.pinpoint.game import play  # noqa: E402
 from gensyn_verify.protocol.pinpoint.players import Challenger, Solver  # noqa: E402
 from gensyn_verify.protocol.pinpoint.position import (  # noqa: E402
-    CHOICE,
-    MOVES,
-    PROOFS,
     IllegalMoveError,
     Position,
     Stage,
@@ -64,6 +59,8 @@ def solvers(run: Run) -> Iterator[tuple[str, Solver, int | None]]:
     yield "dot: an fma, from the log on", Solver(forged(value(ops.Dot, 1), 0.3)), None
     lie = Liar(forged(value(ops.Map), 0.4), Stage.OPERATION_OPEN, lambda r, o: (r, (o[0], o[1] ^ 1, o[2])))
     yield "map: an operand", lie, 2
+    lie = Liar(forged(value(ops.Dot, 1), 0.6), Stage.OPERATION_OPEN, lambda r, o: (r, (o[0], o[1], o[2] ^ 1)))
+    yield "dot: an operand that is an earlier result", lie, 2
     for name, kind in (("gather", ops.Gather), ("pad", ops.Pad), ("random", ops.Random)):
         yield name, wrong(value(kind)), 2
     for name, kind in (("scatter_add", ops.ScatterAdd), ("sort", ops.Sort), ("scan", ops.Scan)):
@@ -73,7 +70,9 @@ def solvers(run: Run) -> Iterator[tuple[str, Solver, int | None]]:
     yield "a batch row", Solver(WrongRow(run, 2, "batch")), 2
     yield "a schedule scalar", Solver(WrongRow(run, 2, "scalar")), 2
     yield "a weight before the step", wrong(NAMES["w"], 1, 14), 2
-    yield "an entry of the state", Solver(WrongEntry(run, 2, "state", 17)), 2
+    for group, role, number in (("state", "state", 17), ("batch", "batch", 1), ("schedule", "scalar", 0)):
+        yield f"an entry of the {group}", Solver(WrongEntry(run, 2, role, number)), 2
+    yield "counts", Liar(WrongEntry(run, 2, "state", 0), Stage.STEP_OPEN, lambda *v: (*v[:-1], v[-1] + 1)), 2
     place = [n for n, node in enumerate(program.nodes) if isinstance(node.op, ops.Dot)][1] + len(program.inputs)
     for name, change in (("record", other_record), ("first", other_first), ("operand", other_operand)):
         yield f"leaf: {name}", Solver(WrongLeaf(run, 2, place, change)), 2
@@ -86,12 +85,6 @@ def node_value(program: Any) -> int:
 
 
 def is_refused(position: Position, move: bytes) -> bool:
-    """For what it says: a contract may take bytes that are no ABI encoding where it does not read them."""
-    types = CHOICE if position.challenger_moves else PROOFS[position.what] if position.stage == Stage.PROVE else None
-    try:
-        abi.decode(types or MOVES[position.stage], move)
-    except MalformedError:
-        return False
     try:
         advance(position, move)
     except IllegalMoveError:
@@ -107,7 +100,7 @@ def games() -> list[dict[str, Any]]:
     honest = [
         (f"{name}; the solver is honest", Solver(Side(run)), Challenger(solver.side), step)
         for name, solver, step in solvers(run)
-        if name.startswith(("map", "a weight", "an entry"))
+        if name.startswith(("map", "a weight", "an entry of the state"))
     ]
     dishonest = [(name, solver, Challenger(Side(run)), step) for name, solver, step in solvers(run)]
     for name, solver, challenger, step in dishonest + honest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,10 +32,23 @@ from gensyn_verify.program import ops
 from gensyn_verify.program.encoding import node_record
 from gensyn_verify.program.program import Program
 from gensyn_verify.program.types import Dtype, TensorType
+from gensyn_verify.protocol.pinpoint import abi
 from gensyn_verify.protocol.pinpoint.game import Game, Referee, play
 from gensyn_verify.protocol.pinpoint.leaves import NodeLeaf, Tensor
 from gensyn_verify.protocol.pinpoint.players import Challenger, NothingToSayError, Solver
-from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Stage, What, advance, begin, choice, proof
+from gensyn_verify.protocol.pinpoint.position import (
+    CHOICE,
+    MOVES,
+    PROOFS,
+    IllegalMoveError,
+    Position,
+    Stage,
+    What,
+    advance,
+    begin,
+    choice,
+    proof,
+)
 from gensyn_verify.protocol.pinpoint.ranges import ranges
 from gensyn_verify.protocol.pinpoint.side import Side
 from gensyn_verify.protocol.pinpoint.trace import merkle_log
@@ -195,6 +209,16 @@ def other_type(leaf: NodeLeaf) -> NodeLeaf:
     return replace(leaf, operands=(operand, leaf.operands[1]))
 
 
+def no_record(leaf: NodeLeaf) -> NodeLeaf:
+    """A flag of 2: no node has that record, and yet everything in the leaf is where it should be."""
+    return replace(leaf, record=leaf.record[:1] + b"\x02" + leaf.record[2:])
+
+
+def no_type(leaf: NodeLeaf) -> NodeLeaf:
+    operand = Tensor(TensorType(Dtype.f32, ((1 << 64) - 1,) * 8), leaf.operands[0].root)
+    return replace(leaf, operands=(operand, leaf.operands[1]))
+
+
 def other_root(leaf: NodeLeaf) -> NodeLeaf:
     return replace(leaf, roots=(bytes(32),))
 
@@ -203,9 +227,11 @@ def other_root(leaf: NodeLeaf) -> NodeLeaf:
     ("change", "what"),
     [
         (other_record, What.RECORD),
+        (no_record, What.RECORD),
         (other_first, What.FIRST),
         (other_operand, What.OPERAND),
         (other_type, What.OPERAND),
+        (no_type, What.OPERAND),
         (other_root, What.CHUNK),  # the hash of nothing that can be shown
     ],
 )
@@ -243,6 +269,53 @@ def test_a_producer_to_the_right_proves_nothing(every_kind_run: Run, referee: Re
 
 
 # ---- what is said -----------------------------------------------------------------------------------------------
+
+
+def types_of(position: Position) -> tuple[abi.Type, ...]:
+    """Of the move that is due."""
+    if position.challenger_moves:
+        return CHOICE
+    return PROOFS[position.what] if position.stage == Stage.PROVE else MOVES[position.stage]
+
+
+def other_encodings(types: tuple[abi.Type, ...], move: bytes) -> Iterator[bytes]:
+    """Bytes that a decoder could take for the same move: with a gap, with something behind, with dirt in words."""
+    words = [move[i : i + 32] for i in range(0, len(move), 32)]
+    heads = sum(3 if t == "uint64[3]" else 1 for t in types)
+    offsets = [at for at, t in enumerate(types) if abi.is_dynamic(t)]
+    yield move + bytes(32)
+    yield move + b"behind"
+    gap = [*words[:heads], bytes(32), *words[heads:]]
+    for at in offsets:
+        gap[at] = (int.from_bytes(gap[at], "big") + 32).to_bytes(32, "big")
+        wild = (int.from_bytes(words[at], "big") - 32 * heads - 64) % (1 << 256)  # out of the move, into the position
+        yield b"".join([*words[:at], wild.to_bytes(32, "big"), *words[at + 1 :]])
+    if offsets:
+        yield b"".join(gap)
+    if types[-1] == "bytes" and int.from_bytes(words[int.from_bytes(words[heads - 1], "big") // 32], "big") % 32:
+        yield move[:-1] + b"\1"  # in the padding
+    for at, t in enumerate(types):
+        if not abi.is_dynamic(t) and t != "bytes32":
+            yield b"".join([*words[:at], b"\1" + words[at][1:], *words[at + 1 :]])
+
+
+def test_a_move_has_one_encoding(every_kind_run: Run, referee: Referee) -> None:
+    """Else one could be made that the contract takes, and in which the other side finds nothing to answer."""
+    seen = set()
+    place = node_of(ops.Map)
+    forged = ForgedSequence(every_kind_run, 2, PROGRAM.first_value[place - len(INPUTS)], 3, 1)
+    lie = Liar(forged, Stage.OPERATION_OPEN, lambda result, operands: (result, (operands[0] ^ 1, *operands[1:])))
+    games = [dispute(lie, Challenger(Side(every_kind_run)), referee)]
+    games += [dispute(Solver(Side(every_kind_run)), Griefer(Side(every_kind_run), seed), referee) for seed in range(20)]
+    for position, move in (m for game in games for m in game.moves):
+        kind = position.stage, position.what, move[31] if position.challenger_moves else 0
+        if kind in seen:
+            continue
+        seen.add(kind)
+        for other in other_encodings(types_of(position), move):
+            with pytest.raises(IllegalMoveError):
+                referee(position, other)
+    assert {stage for stage, *_ in seen} >= {Stage.LOG_PICK, Stage.SEQUENCE_OPEN, Stage.OPERATION_OPEN, Stage.PROVE}
 
 
 def test_wrong_counts(every_kind_run: Run, referee: Referee) -> None:

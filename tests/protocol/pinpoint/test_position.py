@@ -56,7 +56,7 @@ def test_the_encoding_is_solidity_s(case: tuple[tuple[abi.Type, ...], tuple[Any,
     eth_abi = pytest.importorskip("eth_abi")
     encoded = abi.encode(types, values)
     assert encoded == eth_abi.encode([signature(t) for t in types], values)
-    assert abi.decode(types, encoded + b"behind") == values
+    assert abi.decode(types, encoded) == values
 
 
 @given(st.data())
@@ -73,7 +73,7 @@ def test_foreign_bytes_decode_to_values_or_are_malformed(types: tuple[abi.Type, 
         found = abi.decode(types, data)
     except MalformedError:
         return
-    assert abi.decode(types, abi.encode(types, found)) == found
+    assert abi.encode(types, found) == data
 
 
 @given(st.integers(1, 300))
