@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from torch import Tensor
 from gensyn_verify.backends.arrays import Array, check_arrays
 from gensyn_verify.backends.names import VendorName
 from gensyn_verify.backends.vendor import kernels
-from gensyn_verify.backends.vendor.precision import rounding, switches
+from gensyn_verify.backends.vendor.convolution import Finder, find
+from gensyn_verify.backends.vendor.precision import Rounding, rounding, switches
 from gensyn_verify.backends.vendor.scalar import Kernel, compile_map, compile_scan
 from gensyn_verify.backends.vendor.tensors import narrow, to_array, to_tensor, widen
 from gensyn_verify.errors import BackendError
@@ -34,11 +36,7 @@ class Executor:
         self._keep = keep
         self._state: dict[str, Tensor] = {}
         self._values: list[Tensor | None] = []
-        self._plan = [
-            (kernel_of(program, node, self._device, name.precision), node.inputs, first)
-            for node, first in zip(program.nodes, program.first_value, strict=True)
-        ]
-        self._dead = _last_reads(program)
+        self._plan = plan(program, self._device, name.precision, fuse=not keep)
 
     def load(self, state: Mapping[str, Array]) -> None:
         checked = check_arrays(state, self.program.inputs_of("state"), "state")
@@ -62,38 +60,44 @@ class Executor:
             self._state[i.name] if i.role == "state" else to_tensor(given[i.role][i.name], i.type.dtype, self._device)
             for i in p.inputs
         ]
+        foreign = {_memory(t) for t, i in zip(values, p.inputs, strict=True) if i.role != "state"}  # the caller's
         values += [None] * (len(p.value_types) - len(values))
         with switches(self._device, self.name.precision):
-            for (kernel, inputs, first), dead in zip(self._plan, self._dead, strict=True):
+            for kernel, inputs, first, dead in self._plan:
                 for n, out in enumerate(kernel([values[v] for v in inputs])):  # type: ignore[misc]
                     values[first + n] = out
                 if not self._keep:
                     for v in dead:
                         values[v] = None
-        metrics = {}
-        taken: set[int] = set()
-        for o in p.outputs:
+        self._values = values if self._keep else []
+        metrics = {
+            o.name: to_array(_own(values[o.value]), p.value_types[o.value].dtype)
+            for o in p.outputs
+            if o.role == "metric"
+        }
+        self._state = self._next_state(values, foreign)
+        return metrics
+
+    def _next_state(self, values: Sequence[Tensor | None], foreign: set[int]) -> dict[str, Tensor]:
+        """Tensors of their own memory: none of `foreign`, none shared; one element may be a constant's."""
+        state = {}
+        for o in self.program.outputs:
+            if o.role != "state":
+                continue
             value = values[o.value]
             assert value is not None
-            if o.role == "metric":
-                metrics[o.name] = to_array(
-                    value.clone(memory_format=torch.contiguous_format), p.value_types[o.value].dtype
-                )
-            elif value is not self._state[o.name] or id(value) in taken:
-                value = value.clone(memory_format=torch.contiguous_format)
-            if o.role == "state":
-                self._state[o.name] = value
-                taken.add(id(value))
-        self._values = values if self._keep else []
-        return metrics
+            whole = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes and value.numel() > 1
+            if self._keep or not whole or _memory(value) in foreign:
+                value = _own(value)
+            foreign.add(_memory(value))
+            state[o.name] = value
+        return state
 
     def value(self, v: int) -> Array:
         """Value number `v` of the last step (only with keep=True)."""
         if not self._keep:
             raise BackendError("values are kept only by an executor made with keep=True")
-        value = self._values[v]
-        assert value is not None
-        return to_array(value.clone(memory_format=torch.contiguous_format), self.program.value_types[v].dtype)
+        return to_array(_own(self._values[v]), self.program.value_types[v].dtype)
 
 
 def _device(name: str) -> torch.device:
@@ -107,34 +111,68 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _last_reads(program: Program) -> list[list[int]]:
-    """For each node, the values that nobody reads after it."""
+def _own(value: Tensor | None) -> Tensor:
+    """A contiguous copy."""
+    assert value is not None
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+def _memory(value: Tensor | None) -> int:
+    assert value is not None
+    return value.untyped_storage().data_ptr()
+
+
+class Step(NamedTuple):
+    """values[first], values[first + 1] ... = kernel(values[inputs]); then nobody reads `dead` any more."""
+
+    kernel: Kernel
+    inputs: tuple[int, ...]
+    first: int
+    dead: tuple[int, ...]
+
+
+def plan(program: Program, device: torch.device, precision: str, fuse: bool) -> list[Step]:
+    """The nodes that the outputs need, as calls; with `fuse`, convolutions as one call each."""
+    finder, operand = Finder(program), rounding(precision)
     needed = {o.value for o in program.outputs}
-    dead: list[list[int]] = []
+    steps = []
     for node, first in zip(reversed(program.nodes), reversed(program.first_value), strict=True):
-        last = [v for v in {*node.inputs, *range(first, first + len(node.types))} if v not in needed]
-        needed.update(last)
-        dead.append(last)
-    return dead[::-1]
+        outputs = range(first, first + len(node.types))
+        if fuse and needed.isdisjoint(outputs):
+            continue
+        found = find(finder, first, operand) if fuse else None
+        if found is None:
+            kernel, inputs = kernel_of(program, node, device, operand), node.inputs
+        else:
+            kernel, inputs = _one(found.call), found.inputs
+        dead = tuple(v for v in {*inputs, *outputs} if v not in needed)
+        needed.update(inputs)
+        steps.append(Step(kernel, inputs, first, dead))
+    return steps[::-1]
 
 
-def kernel_of(program: Program, node: Node, device: torch.device, precision: str) -> Kernel:
+def _one(call: Callable[[Sequence[Tensor]], Tensor]) -> Kernel:
+    return lambda inputs: [call(inputs)]
+
+
+def kernel_of(program: Program, node: Node, device: torch.device, operand: Rounding) -> Kernel:
     """The call that computes one node from its inputs."""
     op = node.op
     dtypes = [program.value_types[v].dtype for v in node.inputs]
     shape = node.types[0].shape
     if isinstance(op, ops.Map | ops.Scan):
         scalar = program.scalar_programs[op.program]
-        return (compile_map if isinstance(op, ops.Map) else compile_scan)(scalar, dtypes, op.shape, op.dtypes, device)
-    one = _single(op, dtypes, shape, precision)
-    return lambda inputs: [one(inputs)]
+        compiled = compile_map if isinstance(op, ops.Map) else compile_scan
+        shapes = [program.value_types[v].shape for v in node.inputs]
+        return compiled(scalar, dtypes, shapes, op.shape, op.dtypes, device)
+    return _one(_single(op, dtypes, shape, operand))
 
 
 def _single(
-    op: ops.Op, dtypes: Sequence[Dtype], shape: tuple[int, ...], precision: str
+    op: ops.Op, dtypes: Sequence[Dtype], shape: tuple[int, ...], operand: Rounding
 ) -> Callable[[Sequence[Tensor]], Tensor]:
     if isinstance(op, ops.Dot):
-        return _dot(op, dtypes, precision)
+        return _dot(op, dtypes, operand)
     if isinstance(op, ops.Reduce):
         return lambda x: kernels.run_reduce(op, x[0], dtypes[0])
     if isinstance(op, ops.Gather):
@@ -148,9 +186,8 @@ def _single(
     return lambda x: kernels.run_layout(op, list(x), shape, dtypes[0])
 
 
-def _dot(op: ops.Dot, dtypes: Sequence[Dtype], precision: str) -> Callable[[Sequence[Tensor]], Tensor]:
+def _dot(op: ops.Dot, dtypes: Sequence[Dtype], operand: Rounding) -> Callable[[Sequence[Tensor]], Tensor]:
     """Transposed operands are views; a plain matrix beside a stack serves all of it."""
-    operand = rounding(precision)
 
     def run(inputs: Sequence[Tensor]) -> Tensor:
         a, b = (operand(widen(x, d)) for x, d in zip(inputs, dtypes, strict=True))

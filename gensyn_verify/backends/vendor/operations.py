@@ -7,6 +7,8 @@ twice, which is what eager PyTorch does too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import BuiltinFunctionType
 from typing import Any
 
 import torch
@@ -33,8 +35,10 @@ def canonical(x: Tensor) -> Tensor:
     return torch.where(torch.isnan(x), float("nan"), x)
 
 
-def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    return a * b + c
+def fma(a: Tensor, b: Tensor, c: Tensor, out: Tensor | None = None) -> Tensor:
+    """Two roundings."""
+    product = torch.mul(a, b, out=out)
+    return torch.add(product, c, out=out)
 
 
 def _mulhi_u32(a: Tensor, b: Tensor) -> Tensor:
@@ -63,7 +67,7 @@ _BOTH: dict[str, Call] = {
     "shl": lambda a, n: a << (n & 31), "eq": torch.eq,
 }  # fmt: skip
 _FLOAT: dict[str, Call] = {
-    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "sqrt": torch.sqrt, "fma": _fma,
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "sqrt": torch.sqrt, "fma": fma,
     "min": torch.minimum, "max": torch.maximum, "neg": torch.neg, "abs": torch.abs,
     "eq": torch.eq, "lt": torch.lt, "le": torch.le,
 }  # fmt: skip
@@ -93,3 +97,29 @@ OPERATIONS: dict[str, Call] = {
     "i32_bits_to_u32": lambda x: x,
     "u32_bits_to_i32": lambda x: x,
 }  # fmt: skip
+
+_aten = torch.ops.aten
+FUNCTIONS: dict[str, Call] = {
+    **{n: getattr(torch, n) for n in (
+        "exp", "expm1", "sigmoid", "tanh", "erf", "log", "log1p", "sin", "cos", "tan", "exp2", "log2", "log10", "atan",
+        "asin", "acos", "sinh", "cosh", "asinh", "acosh", "atanh", "erfc", "pow", "atan2", "hypot", "relu",
+    )},
+    "gelu": torch.nn.functional.gelu,
+    "gelu_tanh": partial(torch.nn.functional.gelu, approximate="tanh"),
+    "silu": torch.nn.functional.silu,
+    "gelu_backward": _aten.gelu_backward,
+    "gelu_tanh_backward": partial(_aten.gelu_backward, approximate="tanh"),
+    "silu_backward": _aten.silu_backward,
+    "sigmoid_backward": _aten.sigmoid_backward,
+    "tanh_backward": _aten.tanh_backward,
+    "relu_backward": lambda g, x: _aten.threshold_backward(g, x, 0),
+}  # fmt: skip
+"""The published functions that `lift` finds."""
+
+VIEWS = ("u32_bits_to_f32", "i32_bits_to_u32", "u32_bits_to_i32")  # their results share the operand's memory
+WITH_OUT = frozenset(
+    name
+    for name, f in {**OPERATIONS, **FUNCTIONS}.items()
+    if f is fma or (isinstance(f, BuiltinFunctionType) and name not in ("relu", *VIEWS))
+)
+"""What takes `out=`."""

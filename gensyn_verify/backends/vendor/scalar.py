@@ -1,18 +1,37 @@
-"""A scalar program as a list of torch calls over whole tensors, one an instruction."""
+"""A scalar program as a list of torch calls over whole tensors: published functions lifted, the rest one call each.
+
+Shapes are known when a program is planned. A result is written over an operand that nobody reads again, and a
+temporary is dropped when last read, so that a chain of operations stays in the memory that the caches hold.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gensyn_verify.backends.vendor.operations import OPERATIONS
-from gensyn_verify.backends.vendor.tensors import REGISTER, narrow, widen
-from gensyn_verify.program.scalar import Constant, ScalarProgram
+from gensyn_verify.backends.lift import Lifted, lift
+from gensyn_verify.backends.vendor.operations import FUNCTIONS, OPERATIONS, VIEWS, WITH_OUT, fma
+from gensyn_verify.backends.vendor.tensors import REGISTER, STORAGE, widen
+from gensyn_verify.program.scalar import OPERATIONS as TYPED
+from gensyn_verify.program.scalar import Constant, Instruction, ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg, Shape
 
 Kernel = Callable[[Sequence[Tensor]], list[Tensor]]
+
+
+class Call(NamedTuple):
+    """values[to] = function(values[args]), written over values[over] unless that is -1; then `dead` are dropped."""
+
+    function: Callable[..., Any]
+    args: tuple[int, ...]
+    to: int
+    over: int
+    dead: tuple[int, ...]
 
 
 def constant(c: Constant) -> Tensor:
@@ -23,50 +42,124 @@ def constant(c: Constant) -> Tensor:
 
 
 def compile_map(
-    scalar: ScalarProgram, dtypes: Sequence[Dtype], shape: Shape, stored: Sequence[Dtype], device: torch.device
+    scalar: ScalarProgram,
+    dtypes: Sequence[Dtype],
+    shapes: Sequence[Shape],
+    shape: Shape,
+    stored: Sequence[Dtype],
+    device: torch.device,
 ) -> Kernel:
-    """The kernel of a map: tensors of `dtypes` that broadcast to `shape` in, tensors of `shape` and `stored` out.
-
-    Instructions on constants alone are computed here, once.
-    """
+    """The kernel of a map: tensors of `dtypes` and `shapes` in, tensors of `shape` and `stored` out."""
+    program = lift(scalar)
+    known, code = _fold(program, device)
+    calls = _plan(program, code, known, shapes, dtypes)
     first = len(scalar.inputs)
-    values: list[Tensor | None] = [None] * first + [constant(c) for c in scalar.constants]
-    steps = []
-    for instruction in scalar.code:
-        function, args = OPERATIONS[instruction.op], instruction.args
-        known = [values[a] for a in args]
-        if all(k is not None for k in known):
-            values.append(function(*known))
-        else:
-            steps.append((function, args, len(values)))
-            values.append(None)
-    if device.type != "cpu":  # a condition, or a result, has to be on the device
-        values = [v.to(device) if v is not None and v.dtype is torch.bool else v for v in values]
-    loads = [(i, d) for i, d in enumerate(dtypes) if d in (Dtype.bf16, Dtype.f16, Dtype.u8)]
-    outputs = list(zip(scalar.outputs, stored, strict=True))
+    loads = [(i, d) for i, d in enumerate(dtypes) if STORAGE[d] is not REGISTER[d.reg]]
+    outputs = [
+        (v, STORAGE[d] if STORAGE[d] is not REGISTER[d.reg] else None, known[v] is not None)
+        for v, d in zip(program.outputs, stored, strict=True)
+    ]
 
     def run(inputs: Sequence[Tensor]) -> list[Tensor]:
-        r: list[Tensor] = [*inputs, *values[first:]]  # type: ignore[list-item]
+        r: list[Any] = [*inputs, *known[first:]]
         for i, dtype in loads:
             r[i] = widen(r[i], dtype)
-        for function, args, to in steps:
-            r[to] = function(*[r[a] for a in args])
-        return [narrow(r[v], d).to(device).expand(shape) for v, d in outputs]
+        for function, args, to, over, dead in calls:
+            if over >= 0:
+                r[to] = function(*[r[a] for a in args], out=r[over])
+            else:
+                r[to] = function(*[r[a] for a in args])
+            for v in dead:
+                r[v] = None
+        results = []
+        for v, narrower, is_constant in outputs:
+            x = r[v].to(device) if is_constant else r[v]
+            x = x if narrower is None else x.to(narrower)
+            results.append(x if x.shape == shape else x.expand(shape))
+        return results
 
     return run
 
 
+def _fold(program: Lifted, device: torch.device) -> tuple[list[Tensor | None], list[tuple[Instruction, int]]]:
+    """What is known when planning, by value number, and the instructions that are left, with their value numbers."""
+    known: list[Tensor | None] = [None] * len(program.inputs) + [constant(c) for c in program.constants]
+    left = []
+    for instruction in program.code:
+        args = [known[a] for a in instruction.args]
+        if all(a is not None for a in args):
+            known.append(_function(instruction.op)(*args))
+        else:
+            left.append((instruction, len(known)))
+            known.append(None)
+    # Numbers may stay on the CPU; a condition has to be where the rest is.
+    return [x.to(device) if x is not None and x.dtype is torch.bool else x for x in known], left
+
+
+def _function(name: str) -> Callable[..., Any]:
+    return OPERATIONS.get(name) or FUNCTIONS[name]
+
+
+def _plan(
+    program: Lifted,
+    code: Sequence[tuple[Instruction, int]],
+    known: Sequence[Tensor | None],
+    shapes: Sequence[Shape],
+    dtypes: Sequence[Dtype],
+) -> list[Call]:
+    at: dict[int, Shape] = {v: () for v, x in enumerate(known) if x is not None} | dict(enumerate(shapes))
+    last = {a: n for n, (instruction, _) in enumerate(code) for a in instruction.args}
+    # Only what an instruction here made may be overwritten, and no result, nor what shares its memory with a view.
+    fixed = set(range(len(known))) - {v for i, v in code if i.op not in VIEWS}
+    fixed |= set(program.outputs) | {a for i, _ in code if i.op in VIEWS for a in i.args}
+    reg = {v: _result(i) for i, v in code}
+    calls = []
+    for n, (instruction, to) in enumerate(code):
+        at[to] = tuple(np.broadcast_shapes(*(at[a] for a in instruction.args)))
+        dead = {a for a in instruction.args if last[a] == n and known[a] is None and a not in program.outputs}
+        function, args = _function(instruction.op), instruction.args
+        if instruction.op == "fma.f32":
+            function, args = _fma(args, known)
+        over = -1
+        if instruction.op in WITH_OUT:
+            fits = [a for a in args if a in dead - fixed and at[a] == at[to] and reg[a] is reg[to]]
+            over = fits[0] if fits else -1
+        calls.append(Call(function, args, to, over, tuple(sorted(dead))))
+    return calls
+
+
+def _result(instruction: Instruction) -> Reg:
+    return TYPED[instruction.op].result if instruction.op in TYPED else Reg.f32
+
+
+def _fma(args: tuple[int, ...], known: Sequence[Tensor | None]) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """a b + c in one pass: a sum with a multiple where one factor is a number."""
+    a, b, c = args
+    for factor, x in ((a, b), (b, a)):
+        number = known[factor]
+        if number is not None and known[x] is None:
+            return partial(torch.add, alpha=number.item()), (c, x)
+    return (torch.addcmul, (c, a, b)) if known[c] is None else (fma, args)
+
+
 def compile_scan(
-    scalar: ScalarProgram, dtypes: Sequence[Dtype], shape: Shape, stored: Sequence[Dtype], device: torch.device
+    scalar: ScalarProgram,
+    dtypes: Sequence[Dtype],
+    shapes: Sequence[Shape],
+    shape: Shape,
+    stored: Sequence[Dtype],
+    device: torch.device,
 ) -> Kernel:
     """The kernel of a scan: a map a position of the first axis, fed with its own last results as they are stored."""
-    step = compile_map(scalar, dtypes, shape[1:], stored, device)
     carried = len(stored)
+    # Initial tensors that broadcast get the full shape first: later results have it.
+    position = [shape[1:]] * len(dtypes)
+    step = compile_map(scalar, dtypes, position, shape[1:], stored, device)
 
     def run(inputs: Sequence[Tensor]) -> list[Tensor]:
-        last = list(inputs[:carried])
+        last = [x.expand(shape[1:]) for x in inputs[:carried]]
         rest = [x.expand(shape) for x in inputs[carried:]]
-        positions: list[list[Tensor]] = []
+        positions = []
         for t in range(shape[0]):
             last = step([*last, *(x[t] for x in rest)])
             positions.append(last)

@@ -1,0 +1,264 @@
+"""Convolutions found again in programs: pad, window, reshape, dot as one call of torch's convolution.
+
+The frontend writes a convolution as padding, windows and a product (frontend/rules/convolution.py). Three shapes of
+that come back as one call, because vendors have kernels for them:
+
+    windows    weight [O, k] x windows [N, k, P]: the convolution itself, and the gradient by the input, where zeros
+               may stand between the places (a transposed convolution)
+    grouped    the same for groups [G, O/G, k] x [G, k, N P], with the turn of the result that follows
+    weight     grad [O, N P] x windows [C K, N P], transposed: the gradient by the weight
+
+Anything else stays windows, which are views, and a product. A call replaces the last node of its chain; what the chain
+computed before is left out where nobody else reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gensyn_verify.backends.vendor.kernels import run_layout
+from gensyn_verify.backends.vendor.precision import Rounding
+from gensyn_verify.backends.vendor.tensors import narrow, widen
+from gensyn_verify.program import ops
+from gensyn_verify.program.program import Program
+from gensyn_verify.program.types import Dtype, Shape
+
+Call = Callable[[Sequence[Tensor]], Tensor]
+_FORWARD = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
+_TRANSPOSED = {
+    1: torch.nn.functional.conv_transpose1d,
+    2: torch.nn.functional.conv_transpose2d,
+    3: torch.nn.functional.conv_transpose3d,
+}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of `kernel` over the spatial axes of value `x`, which is `source` padded by `pad` or not at all."""
+
+    x: int
+    source: int
+    pad: ops.Pad | None
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    out: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.kernel)
+
+
+class Finder:
+    """Looks up what computed a value."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._node = {
+            first: node for node, first in zip(program.nodes, program.first_value, strict=True) if len(node.types) == 1
+        }
+        self.types = program.value_types
+
+    def op(self, v: int, kind: type[ops.Op]) -> tuple[ops.Op, int] | None:
+        """The operation of class `kind` that computed value `v`, and its first input."""
+        node = self._node.get(v)
+        return (node.op, node.inputs[0]) if node is not None and type(node.op) is kind else None
+
+    def dot(self, v: int) -> tuple[ops.Dot, int, int] | None:
+        node = self._node.get(v)
+        return (node.op, *node.inputs) if node is not None and isinstance(node.op, ops.Dot) else None  # type: ignore[return-value]
+
+    def windows(self, v: int, lead: int) -> Windows | None:
+        """Windows over all axes but `lead`, under any reshape."""
+        reshaped = self.op(v, ops.Reshape)
+        found = self.op(v if reshaped is None else reshaped[1], ops.Window)
+        if found is None:
+            return None
+        window, x = found
+        assert isinstance(window, ops.Window)
+        rank = len(window.size)
+        shape = self.types[x].shape
+        if len(shape) != lead + rank:
+            return None
+        padded = self.op(x, ops.Pad)
+        pad, source = None, x
+        if padded is not None and isinstance(padded[0], ops.Pad) and _plain(padded[0], lead):
+            pad, source = padded
+        places = self.types[v if reshaped is None else reshaped[1]].shape[lead + rank :]
+        return Windows(x, source, pad, window.size, window.stride, window.dilation, places)  # type: ignore[arg-type]
+
+
+def _padding(f: Finder, w: Windows, lead: int) -> tuple[int, ...] | None:
+    """What torch calls padding, where w has it: as many places fit with equally many zeros at both ends.
+
+    The frontend leaves out zeros that no window reaches, so its own ends may differ.
+    """
+    if w.pad is not None and any(w.pad.interior):
+        return None
+    low = (0,) * w.rank if w.pad is None else w.pad.low[lead:]
+    fitting = tuple(
+        (n + 2 * lo - d * (k - 1) - 1) // s + 1
+        for n, lo, d, k, s in zip(f.types[w.source].shape[lead:], low, w.dilation, w.kernel, w.stride, strict=True)
+    )
+    return low if fitting == w.out else None
+
+
+def _plain(pad: ops.Pad, lead: int) -> bool:
+    """Zeros around spatial axes only."""
+    return pad.fill == 0 and not any((*pad.low[:lead], *pad.high[:lead], *pad.interior[:lead]))
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One call: from the values `inputs` to the value that the chain ends in."""
+
+    inputs: tuple[int, ...]
+    call: Call
+
+
+def find(finder: Finder, v: int, operand: Rounding) -> Convolution | None:
+    """The convolution that computes value `v`, if it is one; `operand` rounds what is multiplied."""
+    return _windows(finder, v, operand) or _grouped(finder, v, operand) or _weight(finder, v, operand)
+
+
+def _windows(f: Finder, v: int, operand: Rounding) -> Convolution | None:
+    """dot(weight [O, k], reshape(windows [N, C, *K, *P])) -> [N, O, P]."""
+    dot = f.dot(v)
+    if dot is None or dot[0].transpose_a or dot[0].transpose_b:
+        return None
+    op, a, b = dot
+    w = f.windows(b, 2)
+    if w is None or w.rank > 3 or len(f.types[a].shape) != 2:
+        return None
+    images, channels = f.types[w.x].shape[:2]
+    if f.types[b].shape != (images, channels * math.prod(w.kernel), math.prod(w.out)):
+        return None
+    return _correlation(f, w, a, operand, 1, f.types[v].shape, op.dtype)
+
+
+def _grouped(f: Finder, v: int, operand: Rounding) -> Convolution | None:
+    """permute(reshape(dot(weight [G, O/G, k], columns [G, k, N P])), (1, 0, 2)) -> [N, O, P]."""
+    turned = f.op(v, ops.Permute)
+    reshaped = None if turned is None else f.op(turned[1], ops.Reshape)
+    dot = None if reshaped is None else f.dot(reshaped[1])
+    if turned is None or dot is None or dot[0].transpose_a or dot[0].transpose_b:
+        return None
+    op, a, b = dot
+    columns = f.op(b, ops.Reshape)
+    swapped = None if columns is None else f.op(columns[1], ops.Permute)
+    w = None if swapped is None else f.windows(swapped[1], 2)
+    if swapped is None or w is None or w.rank > 3 or len(f.types[a].shape) != 3:
+        return None
+    images, channels = f.types[w.x].shape[:2]
+    groups, outputs, k = f.types[a].shape
+    places = math.prod(w.out)
+    if (
+        getattr(turned[0], "axes", None) != (1, 0, 2)
+        or getattr(swapped[0], "axes", None) != (1, 2, 0, 3)
+        or channels % groups
+        or k != channels // groups * math.prod(w.kernel)
+        or f.types[swapped[1]].shape != (images, groups, k, places)
+        or f.types[v].shape != (images, groups * outputs, places)
+    ):
+        return None
+    return _correlation(f, w, a, operand, groups, f.types[v].shape, op.dtype)
+
+
+def _correlation(
+    f: Finder, w: Windows, a: int, operand: Rounding, groups: int, shape: Shape, dtype: Dtype
+) -> Convolution:
+    rank, kernel, types = w.rank, w.kernel, (f.types[w.source].dtype, f.types[a].dtype)
+    channels = f.types[w.x].shape[1] // groups
+    stride = [] if w.pad is None else [gap + 1 for gap in w.pad.interior[2:]]
+    spread = w.pad is not None and any(w.pad.interior)
+    padding = _padding(f, w, 2)
+    back = _cropping(w) if spread and set(w.stride) == {1} else None
+    if back is not None:  # zeros between the places: torch has that as the transposed convolution
+        crop, more = back
+
+        def transposed(inputs: Sequence[Tensor]) -> Tensor:
+            x, weight = (operand(widen(x, d)) for x, d in zip(inputs, types, strict=True))
+            outputs = weight.numel() // (groups * channels * math.prod(kernel))
+            weight = weight.reshape(groups, outputs, channels, *kernel).transpose(1, 2).flatten(0, 1)
+            weight = weight.flip(list(range(2, 2 + rank)))
+            y = _TRANSPOSED[rank](x, weight, None, stride, crop, more, groups, list(w.dilation))
+            return narrow(y.reshape(shape), dtype)
+
+        return Convolution((w.source, a), transposed)
+    pad = w.pad if padding is None else None
+    pads = padding or (0,) * rank
+    padded_type = f.types[w.x]
+
+    def forward(inputs: Sequence[Tensor]) -> Tensor:
+        x, weight = inputs
+        if pad is not None:
+            x = run_layout(pad, [x], padded_type.shape, padded_type.dtype)
+        x, weight = operand(widen(x, types[0])), operand(widen(weight, types[1]))
+        weight = weight.reshape(-1, channels, *kernel)
+        y = _FORWARD[rank](x, weight, None, list(w.stride), list(pads), list(w.dilation), groups)
+        return narrow(y.reshape(shape), dtype)
+
+    return Convolution((w.source, a), forward)
+
+
+def _cropping(w: Windows) -> tuple[list[int], list[int]] | None:
+    """Padding and output padding of the transposed convolution, where torch takes them."""
+    assert w.pad is not None
+    crop = [d * (k - 1) - lo for d, k, lo in zip(w.dilation, w.kernel, w.pad.low[2:], strict=True)]
+    more = [hi - lo for lo, hi in zip(w.pad.low[2:], w.pad.high[2:], strict=True)]
+    stride = [gap + 1 for gap in w.pad.interior[2:]]
+    fits = all(c >= 0 and 0 <= m < max(s, d) for c, m, s, d in zip(crop, more, stride, w.dilation, strict=True))
+    return (crop, more) if fits else None
+
+
+def _weight(f: Finder, v: int, operand: Rounding) -> Convolution | None:
+    """dot(grad [(G,) O/G, N P], windows [(G,) C/G K, N P], transposed) of x [C, N, *S], windows over (1, *K)."""
+    dot = f.dot(v)
+    if dot is None or dot[0].transpose_a or not dot[0].transpose_b:
+        return None
+    op, a, b = dot
+    gathered = f.op(a, ops.Reshape)
+    swapped = None if gathered is None else f.op(gathered[1], ops.Permute)
+    w = f.windows(b, 1)
+    if swapped is None or w is None or not 2 <= w.rank <= 3 or (w.kernel[0], w.stride[0], w.dilation[0]) != (1, 1, 1):
+        return None
+    if w.pad is not None and not _plain(w.pad, 2):
+        return None
+    turned = f.op(w.source, ops.Permute)
+    rank = w.rank - 1
+    swap = (1, 0, *range(2, 2 + rank))
+    if turned is None or getattr(turned[0], "axes", None) != swap or getattr(swapped[0], "axes", None) != swap:
+        return None
+    grad, x = swapped[1], turned[1]
+    kernel, stride, dilation = list(w.kernel[1:]), list(w.stride[1:]), list(w.dilation[1:])
+    padding = _padding(f, w, 1)
+    images, channels = f.types[x].shape[:2]
+    outputs, places = f.types[grad].shape[1], f.types[grad].shape[2:]
+    shape = f.types[v].shape
+    groups = shape[0] if len(shape) == 3 else 1
+    k = images * math.prod(places)
+    lead = () if len(shape) == 2 else (groups,)
+    if (
+        padding is None
+        or (images, *places) != w.out
+        or f.types[a].shape != (*lead, outputs // groups, k)
+        or f.types[b].shape != (*lead, channels // groups * math.prod(kernel), k)
+    ):
+        return None
+    types = (f.types[grad].dtype, f.types[x].dtype)
+    like, low = (outputs, channels // groups, *kernel), list(padding[1:])
+
+    def call(inputs: Sequence[Tensor]) -> Tensor:
+        g, x = (operand(widen(t, d)) for t, d in zip(inputs, types, strict=True))
+        weight = x.new_empty(1).expand(like)  # its shape is all that counts
+        _, found, _ = torch.ops.aten.convolution_backward(
+            g, x, weight, None, stride, low, dilation, False, [0] * rank, groups, [False, True, False]
+        )
+        return narrow(found.reshape(shape), op.dtype)
+
+    return Convolution((grad, x), call)
