@@ -17,6 +17,14 @@ contract Parser {
         return Leaf.operand(leaf, Leaf.node(leaf), q);
     }
 
+    function output(bytes calldata leaf, uint256 q) external pure returns (uint256) {
+        return Leaf.output(leaf, Leaf.node(leaf), q);
+    }
+
+    function typeEnd(bytes calldata leaf) external pure returns (uint256) {
+        return Leaf.typeEnd(leaf, 0);
+    }
+
     function elements(bytes calldata leaf) external pure returns (uint256) {
         return Leaf.elementsFrom(leaf, 0, 0);
     }
@@ -50,6 +58,8 @@ contract LeafTest {
             require(parser.operand(leaf, q) == n.operands + 42 * q, "operand");
         }
         refused(abi.encodeCall(parser.operand, (leaf, count)));
+        require(parser.output(leaf, 0) == n.outputs, "output");
+        refused(abi.encodeCall(parser.output, (leaf, 1)));
     }
 
     function testFuzzNoOtherLengthFits(uint8 count, uint256 cut, bytes calldata more) public view {
@@ -69,6 +79,16 @@ contract LeafTest {
         try parser.node(leaf) returns (Node memory n) {
             require(n.code < 15 && n.roots + 32 * n.outputCount == leaf.length && n.inputs <= leaf.length, "outside");
         } catch {}
+    }
+
+    function testTypesHaveSevenDtypesAndUpToEightDimensions() public view {
+        for (uint256 dtype = 0; dtype < 256; ++dtype) {
+            for (uint256 rank = 0; rank < 11; ++rank) {
+                bytes memory shape = abi.encodePacked(uint8(dtype), uint8(rank), new bytes(8 * rank));
+                if (dtype > 6 || rank > 8) refused(abi.encodeCall(parser.typeEnd, (shape)));
+                else require(parser.typeEnd(shape) == shape.length, "end");
+            }
+        }
     }
 
     function testFuzzNumbers(bytes32 word, uint8 offset, uint8 size) public view {

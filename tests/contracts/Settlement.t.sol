@@ -666,6 +666,26 @@ contract SettlementTest is SettlementFixture {
         }
     }
 
+    /// @dev Its errors as they are; what is no position is refused.
+    function testAnswersOfTheRefereeAreHandedOn() public {
+        s = new Settlement(IReferee(address(new Odd())), address(0), GUARDIAN, rules());
+        for (uint256 i = 0; i < 5; ++i) {
+            vm.prank(verifiers[i]);
+            s.enroll{value: 10 ether}();
+        }
+        skipBlocks(1);
+        uint256 g = challenge(approved(false, rightRoot()), ALICE);
+        vm.prank(SOLVER);
+        vm.expectRevert(abi.encodeWithSelector(Odd.Says.selector, 7));
+        s.move(g, Runs.begin(rightRoot()), abi.encode(uint256(7)));
+        uint256[3] memory sizes = [uint256(0x420), 0x460, 0x440]; // a position has 0x440
+        for (uint256 i = 0; i < 3; ++i) {
+            vm.prank(SOLVER);
+            if (i < 2) vm.expectPartialRevert(Settlement.BadReferee.selector);
+            s.move(g, Runs.begin(rightRoot()), abi.encode(sizes[i]));
+        }
+    }
+
     function testStepMustBeInTheLog() public {
         uint256 id = approved(false, rightRoot());
         vm.prank(ALICE);
@@ -717,8 +737,8 @@ contract SettlementTest is SettlementFixture {
     // ---------------------------------------------------------------------------------------------- terms, rules, guardian
 
     function testTermsBelowTheFloorsAreRefused() public {
-        Settlement.Terms[12] memory bad;
-        bytes32[12] memory what = [
+        Settlement.Terms[13] memory bad;
+        bytes32[13] memory what = [
             bytes32("seats"),
             "seats",
             "reward",
@@ -730,9 +750,10 @@ contract SettlementTest is SettlementFixture {
             "clock",
             "solveTime",
             "attestTime",
-            "discloseTime"
+            "discloseTime",
+            "stake"
         ];
-        for (uint256 i = 0; i < 12; ++i) {
+        for (uint256 i = 0; i < 13; ++i) {
             bad[i] = terms();
         }
         bad[0].seats = 2;
@@ -747,7 +768,8 @@ contract SettlementTest is SettlementFixture {
         bad[9].solveTime = 1 hours - 1;
         bad[10].attestTime = 1 hours - 1;
         bad[11].discloseTime = 1 hours - 1;
-        for (uint256 i = 0; i < 12; ++i) {
+        bad[12].bounty = 11 ether; // three of them are more than what is burned
+        for (uint256 i = 0; i < 13; ++i) {
             vm.prank(SUBMITTER);
             vm.expectRevert(abi.encodeWithSelector(Settlement.BelowFloor.selector, what[i]));
             s.post{value: escrow()}(bytes32(0), 1, bad[i]);
@@ -890,6 +912,16 @@ contract SettlementTest is SettlementFixture {
         thief.steal();
     }
 
+    /// @dev While it pays, no function that moves money can be entered; the other ones only credit.
+    function testNothingThatMovesMoneyIsEnteredTwice() public {
+        uint256 open = approved(false, rightRoot());
+        Meddling meddler = new Meddling(s, terms(), posted(), open);
+        vm.deal(address(meddler), 1000 ether);
+        meddler.begin(escrow());
+        meddler.pay();
+        eq(7, meddler.refused());
+    }
+
     // ---------------------------------------------------------------------------------------------- gas
 
     function testGasOfTheSmallMessages() public {
@@ -977,6 +1009,19 @@ contract Staged is IReferee {
     }
 }
 
+/// @dev Answers as many bytes as the move says, or with an error where it says 7.
+contract Odd {
+    error Says(uint256 number);
+
+    function advance(Position calldata, bytes calldata move) external pure {
+        uint256 size = abi.decode(move, (uint256));
+        if (size == 7) revert Says(size);
+        assembly {
+            return(0x80, size)
+        }
+    }
+}
+
 contract Refusing {
     receive() external payable {
         revert("no");
@@ -1000,5 +1045,41 @@ contract Reentering {
 
     receive() external payable {
         S.withdraw(address(this));
+    }
+}
+
+/// @dev Tries, while it is paid, all functions that take or pay money.
+contract Meddling {
+    Settlement private immutable S;
+    Settlement.Terms private _terms;
+    uint256 private immutable POSTED;
+    uint256 private immutable DISCLOSED;
+    uint256 public refused;
+
+    constructor(Settlement s, Settlement.Terms memory terms, uint256 posted, uint256 disclosed) {
+        (S, POSTED, DISCLOSED, _terms) = (s, posted, disclosed, terms);
+    }
+
+    function begin(uint256 amount) external {
+        S.cancel(S.post{value: amount}(bytes32(0), 1, _terms));
+    }
+
+    function pay() external {
+        S.withdraw(address(this));
+    }
+
+    receive() external payable {
+        _try(3.3 ether + 1 ether, abi.encodeCall(S.post, (bytes32(0), 1, _terms)));
+        _try(64 ether, abi.encodeCall(S.claim, (POSTED, bytes32(0))));
+        _try(10 ether, abi.encodeCall(S.enroll, ()));
+        _try(0.2 ether, abi.encodeCall(S.challenge, (DISCLOSED)));
+        _try(0.2 ether, abi.encodeCall(S.challengeStep, (DISCLOSED, 0)));
+        _try(0, abi.encodeCall(S.withdraw, (address(this))));
+        _try(0, abi.encodeCall(S.burn, ()));
+    }
+
+    function _try(uint256 value, bytes memory call) private {
+        (bool done, bytes memory answer) = address(S).call{value: value}(call);
+        if (!done && bytes4(answer) == Settlement.Reentered.selector) ++refused;
     }
 }

@@ -12,10 +12,12 @@ contract Token {
         TakesAFee,
         AnswersFalse,
         Lies,
-        CallsBack
+        CallsBack,
+        HidesBalances,
+        CutsBalances
     }
 
-    mapping(address => uint256) public balanceOf;
+    mapping(address => uint256) private _balances;
     mapping(address => mapping(address => uint256)) public allowance;
     Habit public habit;
     Settlement public target;
@@ -24,8 +26,19 @@ contract Token {
         (habit, target) = (to, target_);
     }
 
+    function balanceOf(address of_) external view returns (uint256 held) {
+        require(habit != Habit.HidesBalances, "hidden");
+        held = _balances[of_];
+        if (habit == Habit.CutsBalances) {
+            assembly ("memory-safe") {
+                mstore(0, held)
+                return(1, 31)
+            }
+        }
+    }
+
     function mint(address to, uint256 amount) external {
-        balanceOf[to] += amount;
+        _balances[to] += amount;
     }
 
     function approve(address spender, uint256 amount) external {
@@ -46,8 +59,8 @@ contract Token {
 
     function _move(address from, address to, uint256 amount) private {
         if (habit == Habit.Lies || habit == Habit.AnswersFalse) return;
-        balanceOf[from] -= amount;
-        balanceOf[to] += habit == Habit.TakesAFee ? amount - amount / 100 : amount;
+        _balances[from] -= amount;
+        _balances[to] += habit == Habit.TakesAFee ? amount - amount / 100 : amount;
     }
 
     function _answer() private view {
@@ -113,6 +126,15 @@ contract SettlementTokensTest is SettlementFixture {
         token.setHabit(Token.Habit.Lies, s);
         vm.expectPartialRevert(Settlement.WrongAmount.selector);
         post();
+    }
+
+    function testTokensThatDoNotTellBalancesAreRefused() public {
+        Token.Habit[2] memory habits = [Token.Habit.HidesBalances, Token.Habit.CutsBalances];
+        for (uint256 i = 0; i < 2; ++i) {
+            token.setHabit(habits[i], s);
+            vm.expectPartialRevert(Settlement.TransferFailed.selector);
+            post();
+        }
     }
 
     function testTokensWithoutAllowanceAreRefused() public {

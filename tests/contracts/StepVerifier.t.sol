@@ -29,11 +29,7 @@ contract StepVerifierTest is Vectors {
     function named(string memory name) internal view returns (Case memory) {
         string memory json = read("sequence");
         uint256 i = 0;
-        while (
-            keccak256(bytes(FILES.parseJsonString(json, item(".sequences", i, ".name")))) != keccak256(bytes(name))
-        ) {
-            ++i;
-        }
+        while (!equal(FILES.parseJsonString(json, item(".sequences", i, ".name")), name)) ++i;
         return sequence(json, i);
     }
 

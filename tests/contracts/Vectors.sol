@@ -35,6 +35,10 @@ abstract contract Vectors {
         return FILES.parseBytes(string.concat("0x", FILES.parseJsonString(json, key)));
     }
 
+    function equal(string memory a, string memory b) internal pure returns (bool) {
+        return keccak256(bytes(a)) == keccak256(bytes(b));
+    }
+
     /// @dev How many members the list has.
     function count(string memory json, string memory list) internal view returns (uint256 n) {
         while (FILES.keyExistsJson(json, item(list, n, ""))) ++n;
