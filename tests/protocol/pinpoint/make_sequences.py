@@ -163,9 +163,9 @@ def place(s: Sequence, operand: Operand) -> list[int]:
 
 
 def case(name: str, s: Sequence, tensors: list[Array], most: int = 12) -> dict[str, Any]:
-    """All operations, of a long sequence some."""
+    """All operations, of a long sequence some; n - 66 adds, in a sum of several segments, the second of their sums."""
     results, n = s.results(tensors), s.length
-    chosen = range(n) if n <= most else sorted({0, 1, 63, 64, 128, n // 2, *range(n - 7, n)} & set(range(n)))
+    chosen = range(n) if n <= most else sorted({0, 1, 63, 64, 128, n // 2, n - 66, *range(n - 7, n)} & set(range(n)))
     operations = []
     for t in chosen:
         values = s.operands(t, tensors, results[:t])
