@@ -15,12 +15,13 @@ backends   a program in, bits out: the reference (the definition) and the native
 commit     BLAKE3 and keccak-256 trees, state roots, the append-only run commitment
 protocol   task and run bundles, solve, replay, sampling
 data       datasets and files as tensors; augment: augmentation inside of the step
+classic    runs of steps that are code, and their replay by trusted code
 api        the functions of this page
 cli        the command line, `gverify`
 
 A training loop of your own: `step = gv.compile(model, loss_fn, optimizer)`, then `loss = step(batch)`, recorded inside
-`with gv.record(...)`. Errors derive from `gv.GensynVerifyError`. Names load on first use, so that `import
-gensyn_verify` imports neither torch nor NumPy.
+`with gv.record(...)`; one whose step cannot be captured: `gv.record_loop`. Errors derive from `gv.GensynVerifyError`.
+Names load on first use, so that `import gensyn_verify` imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gensyn_verify.api import capture, compile, open_run, open_task, pinpoint, record, replay, solve
+    from gensyn_verify.api import capture, compile, open_run, open_task, pinpoint, record, record_loop, replay, solve
     from gensyn_verify.errors import GensynVerifyError
     from gensyn_verify.program import Program
     from gensyn_verify.protocol.identity import Identity
@@ -44,6 +45,7 @@ _HOME = {
     "open_task": "api",
     "pinpoint": "api",
     "record": "api",
+    "record_loop": "api",
     "replay": "api",
     "solve": "api",
     "GensynVerifyError": "errors",
@@ -59,7 +61,7 @@ _HOME = {
 
 __all__ = [
     "Finding", "GensynVerifyError", "Identity", "Policy", "Program", "Report", "Run", "Task", "Verdict", "capture",
-    "compile", "open_run", "open_task", "pinpoint", "record", "replay", "solve",
+    "compile", "open_run", "open_task", "pinpoint", "record", "record_loop", "replay", "solve",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The functions of the package's first page. Only `capture` and `compile` import torch.
+"""The functions of the package's first page. Only `capture`, `compile` and `record_loop` import torch.
 
 capture     a PyTorch training step and its data -> task
 solve       task -> run
@@ -6,20 +6,24 @@ replay      run -> report
 pinpoint    two runs -> where they part, down to one operation
 compile     a training step for a loop of one's own
 record      that loop -> run
+record_loop a loop whose step cannot be captured -> run
 open_task, open_run
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from gensyn_verify.errors import CaptureError
+from gensyn_verify.errors import BundleError, CaptureError
+from gensyn_verify.protocol import replay as replaying
 from gensyn_verify.protocol.pinpoint.descent import pinpoint
 from gensyn_verify.protocol.record import INTERVAL, record
-from gensyn_verify.protocol.replay import replay
-from gensyn_verify.protocol.run import open_run
+from gensyn_verify.protocol.report import Report
+from gensyn_verify.protocol.run import Run, open_run
 from gensyn_verify.protocol.sampler import Sampler
 from gensyn_verify.protocol.solve import solve
 from gensyn_verify.protocol.task import Policy, Task, make_task, open_task
@@ -27,6 +31,7 @@ from gensyn_verify.protocol.task import Policy, Task, make_task, open_task
 if TYPE_CHECKING:
     import torch
 
+    from gensyn_verify.classic import Loop
     from gensyn_verify.frontend import Step
     from gensyn_verify.frontend.optimizers import Optimizers
 
@@ -106,4 +111,44 @@ def compile(
     return frontend_compile(model, loss_fn, optimizer, **options)
 
 
-__all__ = ["capture", "compile", "open_run", "open_task", "pinpoint", "record", "replay", "solve"]
+def record_loop(
+    what: str | Callable[[], tuple[Any, Any, Callable[..., Any]]] | tuple[Any, Any, Callable[..., Any]],
+    out: str | os.PathLike[str],
+    **options: Any,
+) -> AbstractContextManager[Loop]:
+    """Record a loop whose step is any Python function: `with record_loop("train.py:build", "run") as loop: ...`.
+
+    Options: interval, seed, policy, identity, salt, resume, as of `gensyn_verify.classic.record_loop`.
+    """
+    from gensyn_verify.classic import record_loop as classic_record_loop
+
+    return classic_record_loop(what, out, **options)
+
+
+def replay(
+    run: Run | str | os.PathLike[str],
+    task: Task | str | os.PathLike[str] | None = None,
+    *,
+    trust_code: str | None = None,
+    **options: Any,
+) -> Report:
+    """Verify a run of `task`, which recorded runs carry, and say what was found.
+
+    Options: samples, largest, everything, beacon, commitment, solver, backend, progress, as of
+    `gensyn_verify.protocol.replay.replay`. A run of `record_loop` needs `trust_code`: "FILE.py:FUNCTION", a file of the
+    verifier's own, whose digest must be the one that the run states; it is executed, and the verdict is worth what it
+    is. Nothing else is ever executed.
+    """
+    if trust_code is None:
+        return replaying.replay(run, task, **options)
+    from gensyn_verify.classic import executor
+
+    opened = run if isinstance(run, Run) and task is None else open_run(run.url if isinstance(run, Run) else run, task)
+    if opened.task is None:
+        raise BundleError(f"{opened.url} does not carry its task: give the task bundle it claims to solve")
+    code = executor.trust(trust_code, opened.task)
+    report = replaying.replay(opened, backend=code, **options)
+    return dataclasses.replace(report, notes=(*report.notes, *executor.notes(code.source, opened.header.environment)))
+
+
+__all__ = ["capture", "compile", "open_run", "open_task", "pinpoint", "record", "record_loop", "replay", "solve"]

@@ -11,11 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
-import importlib.util
-import os
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -42,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     from gensyn_verify import api
     from gensyn_verify.cli.inspect import describe_task, say_fields
-    from gensyn_verify.protocol.task import Policy
+    from gensyn_verify.protocol.policy import Policy
 
     built = named(args.source, call(args.source))
     if ("data" in built) == bool(args.data):
@@ -83,6 +79,8 @@ def named(source: str, built: Any) -> dict[str, Any]:
 
 def call(source: str) -> Any:
     """What the submitter's function returns. What it prints goes to stderr: stdout is for results."""
+    from gensyn_verify.source import load_function
+
     with redirect_stdout(sys.stderr):
         try:
             return load_function(source)()
@@ -90,32 +88,6 @@ def call(source: str) -> Any:
             raise
         except Exception as error:
             raise CaptureError(f"{source} raised {type(error).__name__}: {error}") from error
-
-
-def load_function(source: str) -> Callable[[], Any]:
-    """The submitter's own function: the one place where code outside of the package is run, named on his own command
-    line. Its folder comes first on the path, as if the file were run as a script.
-    """
-    place, _, name = source.rpartition(":")
-    if not place or not name:
-        raise MalformedError(f"{source!r} does not name a function; write FILE.py:FUNCTION or MODULE:FUNCTION")
-    if place.endswith(".py"):
-        if not os.path.isfile(place):
-            raise MalformedError(f"{place} is no file")
-        sys.path.insert(0, os.path.dirname(os.path.abspath(place)))
-        spec = importlib.util.spec_from_file_location(os.path.basename(place)[:-3], place)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-    else:
-        sys.path.insert(0, os.getcwd())
-        module = importlib.import_module(place)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise MalformedError(f"{place} has no function {name!r}")
-    return function  # type: ignore[no-any-return]
 
 
 def read_npz(path: str) -> tuple[Any, ...]:

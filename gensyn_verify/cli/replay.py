@@ -2,11 +2,18 @@
 
 Without --all, intervals are drawn from the beacon (public randomness that nobody knew when the run was committed)
 together with the intervals of the largest updates; the report says how probably a forgery would have been met.
+
+A run whose step is code (gensyn_verify.record_loop) is replayed by your own copy of that code and by nothing else:
+--trust-code train.py:build executes train.py as it lies here, provided that its BLAKE3 digest is the one that the run
+states, and calls build(), which returns (model, optimizer, step). Read the file before you trust it; without the option
+nothing is executed and the verdict stays open.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import nullcontext, redirect_stdout
 from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING
@@ -47,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--share", type=share, metavar="X", action="append", default=[],
         help="also state the probability of having caught a forgery of this share of the steps (may be repeated)",
     )  # fmt: skip
+    group.add_argument(
+        "--trust-code", metavar="FILE.py:FUNCTION", help="execute this file of yours, the code that the run was made by"
+    )
     add_machine_arguments(parser)
 
 
@@ -79,7 +89,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     apply_machine_arguments(args)
     from gensyn_verify import api
 
-    with console.progress("replaying", 0) as advance:
+    how = {"backend": args.backend} if args.trust_code is None else {"trust_code": args.trust_code}
+    if args.trust_code is not None and args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    prints = redirect_stdout(sys.stderr) if args.trust_code else nullcontext()  # stdout is for results
+    with prints, console.progress("replaying", 0) as advance:
         report = api.replay(
             args.run_path,
             args.task,
@@ -89,7 +105,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             beacon=args.beacon,
             commitment=args.commitment,
             solver=args.solver,
-            backend=args.backend,
+            **how,
             progress=advance,
         )
     return show(report, args.share, console)

@@ -26,7 +26,8 @@ from gensyn_verify.protocol.diagnose import non_finite
 from gensyn_verify.protocol.folder import open_folder
 from gensyn_verify.protocol.identity import Identity
 from gensyn_verify.protocol.roots import roots_of
-from gensyn_verify.protocol.run import RUN_FILE, TASK_FOLDER, Run, RunWriter, environment, open_run
+from gensyn_verify.protocol.run import RUN_FILE, TASK_FOLDER, Run, RunWriter, open_run
+from gensyn_verify.protocol.run import environment as machine
 from gensyn_verify.protocol.solve import keep, stop
 from gensyn_verify.protocol.task import Policy, Task, write_task
 
@@ -70,11 +71,13 @@ class Recorder:
         identity: Identity | None,
         salt: bytes | None,
         resume: bool,
+        environment: Mapping[str, str],
     ) -> None:
         self.run: Run | None = None
         self._step, self._out = step, out
         self._interval, self._policy = interval, policy
         self._identity, self._salt = identity, salt
+        self._environment = environment
         self._exit = contextlib.ExitStack()
         self._writer: RunWriter | None = None
         self._state: Arrays = {}
@@ -121,8 +124,9 @@ class Recorder:
             raise
 
     def _open(self, task: Task, resume: bool) -> RunWriter:
-        environ = environment("cpu")
-        writer = RunWriter(task, self._out, self._identity, salt=self._salt, resume=resume, environment=environ)
+        writer = RunWriter(
+            task, self._out, self._identity, salt=self._salt, resume=resume, environment=self._environment
+        )
         self._writer = self._exit.enter_context(writer)
         self._reloads = self._step.reloads
         return writer
@@ -186,6 +190,7 @@ def record(
     identity: Identity | None = None,
     salt: bytes | None = None,
     resume: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Recorder]:
     """Record every call of `step` (from `gv.compile`) inside the block into a run bundle at `out`, with its task.
 
@@ -200,15 +205,17 @@ def record(
             for batch in batches[step.steps:]:
                 step(batch)
 
-    Arguments as of `solve`; `interval` is in steps between checkpoints. An error inside the block leaves an
-    unfinished run that holds every step before it. Raises BundleError where `out` holds a run, or where module or
-    optimizer are written to between recorded steps; NonFiniteError, from the step, where its loss is not finite.
+    Arguments as of `solve`; `interval` is in steps between checkpoints, `environment` what the run says of the machine
+    beside versions. An error inside the block leaves an unfinished run that holds every step before it. Raises
+    BundleError where `out` holds a run, or where module or optimizer are written to between recorded steps;
+    NonFiniteError, from the step, where its loss is not finite.
     """
     folder = open_folder(out)
     there = folder.size(RUN_FILE) is not None
     if there and not resume:
         raise BundleError(f"{folder.url} holds a run already; choose another folder, or pass resume=True")
-    recorder = Recorder(step, os.fspath(out), interval, policy, identity, salt, resume and there)
+    stated = {**machine("cpu"), **(environment or {})}
+    recorder = Recorder(step, os.fspath(out), interval, policy, identity, salt, resume and there, stated)
     step.listeners.append(recorder.listen)
     try:
         yield recorder

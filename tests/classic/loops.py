@@ -1,0 +1,133 @@
+"""Loops that no program can be captured from: random depth, early exit, an optimizer that no table knows.
+
+`loops.py FOLDER STEPS` records `build` and is killed by SIGKILL after that many steps.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import gensyn_verify as gv
+
+SALT, SOLVER = bytes(range(32)), gv.Identity.unsigned("0x" + "a5" * 20)
+OPTIONS: dict[str, Any] = {"interval": 4, "salt": SALT, "identity": SOLVER, "seed": 3}
+STEPS = 11
+
+
+class RandomDepth(nn.Module):
+    """Stochastic depth by `random`, noise by NumPy, dropout by torch, and an exit that depends on the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Dropout(0.2))
+        self.blocks = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+        self.last = nn.Linear(16, 3)
+        self.register_buffer("largest", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x)) * (1 + 0.01 * np.random.normal())
+        for block in self.blocks[: random.randint(1, 4)]:
+            h = h + torch.tanh(block(h))
+            if h.detach().abs().mean() > 1.5:
+                break
+        self.largest = torch.maximum(self.largest, h.detach().max())  # another tensor every time
+        return self.last(h)  # type: ignore[no-any-return]
+
+
+class SignMomentum(torch.optim.Optimizer):
+    """A custom optimizer whose state is a tensor, an int, a float, and a number of its own."""
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": (0.9, 0.5), "warmup": 2})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.state["taken"] = self.state.get("taken", 0) + 1  # type: ignore[index, call-overload]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state.update(seen=0, norm=0.0, m=torch.zeros_like(p))
+                state["seen"] += 1
+                state["norm"] = 0.5 * state["norm"] + float(p.grad.norm())
+                state["m"].mul_(group["betas"][0]).add_(p.grad.sign(), alpha=group["betas"][1])
+                scale = min(1.0, state["seen"] / group["warmup"]) / (1 + state["norm"])
+                p.data.add_(state["m"], alpha=-group["lr"] * scale)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
+    optimizer.zero_grad()
+    loss = nn.functional.cross_entropy(model(batch["x"]), batch["label"]) * batch["weight"]
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def build(optimizer: str = "adam") -> tuple[nn.Module, torch.optim.Optimizer, Callable[..., Tensor]]:
+    torch.manual_seed(0)
+    model = RandomDepth()
+    return model, OPTIMIZERS[optimizer](model.parameters()), step
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+    "adam": lambda p: torch.optim.AdamW(p, lr=0.01, amsgrad=True),
+    "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01),
+    "custom": lambda p: SignMomentum(p, lr=0.01),
+}
+
+
+def sgd() -> Any:
+    return build("sgd")
+
+
+def adafactor() -> Any:
+    return build("adafactor")
+
+
+def custom() -> Any:
+    return build("custom")
+
+
+adam = build
+
+
+def batches(count: int = STEPS) -> list[dict[str, Any]]:
+    g = torch.Generator().manual_seed(7)
+    return [
+        {"x": torch.randn(8, 6, generator=g), "label": torch.randint(0, 3, (8,), generator=g), "weight": 1.0 + n / 8}
+        for n in range(count)
+    ]
+
+
+def train(folder: Path | str, stop: int = -1, build: Callable[..., Any] = build, **options: Any) -> Any:
+    """Record the loop into `folder`, from where a run that is there has got to; the loop."""
+    with gv.record_loop(build, folder, resume=True, **{**OPTIONS, **options}) as loop:
+        print("from", loop.steps, flush=True)
+        scheduler = torch.optim.lr_scheduler.StepLR(loop.optimizer, 3, 0.5)
+        for _ in range(loop.steps):
+            scheduler.step()
+        for batch in batches()[loop.steps :]:
+            loop(batch)
+            scheduler.step()
+            torch.randn(3)  # the loop's own draws are no part of the step
+            random.random()
+            if loop.steps == stop:
+                os.kill(os.getpid(), signal.SIGKILL)
+    return loop
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train(sys.argv[1], int(sys.argv[2]))
