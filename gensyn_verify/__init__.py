@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from gensyn_verify.errors import GensynVerifyError
     from gensyn_verify.program import Program
     from gensyn_verify.protocol.identity import Identity
+    from gensyn_verify.protocol.policy import Policy
     from gensyn_verify.protocol.report import Finding, Report, Verdict
     from gensyn_verify.protocol.run import Run
-    from gensyn_verify.protocol.task import Policy, Task
+    from gensyn_verify.protocol.task import Task
 
 _HOME = {
     "capture": "api",
@@ -55,7 +56,7 @@ _HOME = {
     "Report": "protocol.report",
     "Verdict": "protocol.report",
     "Run": "protocol.run",
-    "Policy": "protocol.task",
+    "Policy": "protocol.policy",
     "Task": "protocol.task",
 }
 

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 from gensyn_verify.errors import BundleError, CaptureError
 from gensyn_verify.protocol import replay as replaying
 from gensyn_verify.protocol.pinpoint.descent import pinpoint
+from gensyn_verify.protocol.policy import Policy
 from gensyn_verify.protocol.record import INTERVAL, record
 from gensyn_verify.protocol.report import Report
 from gensyn_verify.protocol.run import Run, open_run
 from gensyn_verify.protocol.sampler import Sampler
 from gensyn_verify.protocol.solve import solve
-from gensyn_verify.protocol.task import Policy, Task, make_task, open_task
+from gensyn_verify.protocol.task import Task, make_task, open_task
 
 if TYPE_CHECKING:
     import torch

@@ -294,7 +294,7 @@ def _task(path: Path) -> Task:
 
     import gensyn_verify as gv
     from gensyn_verify.cli.demo import load_digits
-    from gensyn_verify.protocol.task import Policy
+    from gensyn_verify.protocol.policy import Policy
 
     torch.manual_seed(0)
     x, y = load_digits().train

@@ -25,11 +25,12 @@ from gensyn_verify.program.program import Program
 from gensyn_verify.protocol.diagnose import non_finite
 from gensyn_verify.protocol.folder import open_folder
 from gensyn_verify.protocol.identity import Identity
+from gensyn_verify.protocol.policy import Policy
 from gensyn_verify.protocol.roots import roots_of
 from gensyn_verify.protocol.run import RUN_FILE, TASK_FOLDER, Run, RunWriter, open_run
 from gensyn_verify.protocol.run import environment as machine
 from gensyn_verify.protocol.solve import keep, stop
-from gensyn_verify.protocol.task import Policy, Task, write_task
+from gensyn_verify.protocol.task import Task, write_task
 
 Arrays = Mapping[str, Array]
 INTERVAL = 100

@@ -1,35 +1,39 @@
-"""Replaying: check what a run bundle says of itself, then execute chosen intervals again and compare bit for bit.
+"""Replaying: check what a run bundle says of itself, then execute chosen intervals again and compare.
 
 First the bundle as a whole, without executing anything: whose task, whose run, whole intervals in order, the step
 entries under the committed root, commitment and signature, checkpoints present and of the content that the log names.
 Then intervals, each from its opening checkpoint, so that the cost of one does not depend on the length of the run.
 Batches and scalars always come from the task, never from the run (except of a recorded run, which has no other).
+Mode exact compares every step bit for bit; mode threshold measures closing checkpoints (`threshold`).
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
 import numpy as np
 
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array, widen
-from gensyn_verify.commit import RunAccumulator, run_commitment, tensor_root
+from gensyn_verify.commit import RunAccumulator, keccak256, run_commitment, tensor_root
 from gensyn_verify.errors import BundleError
 from gensyn_verify.program import Program
 from gensyn_verify.protocol import sampling
 from gensyn_verify.protocol import steps as log
 from gensyn_verify.protocol.folder import MissingDataError
 from gensyn_verify.protocol.identity import can_sign, signer
+from gensyn_verify.protocol.moments import bounds, violations
+from gensyn_verify.protocol.policy import Thresholds
 from gensyn_verify.protocol.report import Finding, Report, Verdict
 from gensyn_verify.protocol.roots import roots_of
 from gensyn_verify.protocol.run import Run, StepHasher, checkpoint, open_run, stored_input
 from gensyn_verify.protocol.steps import Layout, Segment, StepRecord
 from gensyn_verify.protocol.store import ContentMismatchError
 from gensyn_verify.protocol.task import Task, open_task
+from gensyn_verify.protocol.threshold import Deviation, Drift, Examiner, Outcome, Statistic, over_the_run
 
 Progress = Callable[[int, int], None]
 State = dict[str, Array]
@@ -78,6 +82,24 @@ def replay(
     return audit.report(backend)
 
 
+def measure(
+    run: Run, *, noise: int, probes: int, seed: bytes, backend: Backend = "cpu"
+) -> tuple[list[Deviation], Drift]:
+    """Every interval of an honest run against its replay, without any thresholds: what `calibrate` learns from.
+
+    Raises BundleError where the run is not whole or not of its task.
+    """
+    assert run.task is not None
+    audit = _Audit(run, run.task, None, None, seed)
+    if audit.identify() and audit.read_log():
+        audit.check_checkpoints()
+    for problem in (*map(str, audit.findings), *audit.gaps):
+        raise BundleError(f"{run.url}: {problem}")
+    examiner = Examiner(run.task.program, audit.executor(backend), noise, probes, seed, None)
+    found = [audit.examine(examiner, n, lambda steps: None) for n in range(audit.intervals)]
+    return [d for d in found if d is not None], examiner.drift
+
+
 class _Audit:
     """One verification in progress: what was read, chosen and found."""
 
@@ -97,6 +119,8 @@ class _Audit:
         self.seen: list[bytes] = []  # content of every step log
         self.unusable: dict[int, str] = {}  # interval -> why it cannot be replayed
         self.updates: list[float] = []
+        self.deviations: list[Deviation] = []
+        self.drift = Drift()
         self.sampled: list[int] = []
         self.largest: list[int] = []
         self.replayed: list[int] = []
@@ -192,10 +216,15 @@ class _Audit:
         """Every stored state against its roots, once each; on the way the size of every interval's update."""
         before: State | None = self._opening(0)
         before_roots: Mapping[str, bytes] = self.task.state
+        known = bounds(self.task.program) if self.thresholds else ()
         for n, roots in enumerate(self.closing):
             after = self._read_checkpoint(n, roots, before or {}, before_roots)
             if before is not None and after is not None:
                 self.updates.append(self._distance(before, after))
+                steps = min(self.task.interval, self.steps - n * self.task.interval)
+                for v in violations(known, before, after, steps):
+                    message = f"interval {n} closes with moments that no gradients give: {v.tensor!r}[{v.element}]"
+                    self._differ("moment", message, v.expected, v.found, interval=n, tensor=v.tensor)
             else:
                 self.updates.append(0.0)
             before, before_roots = after, roots
@@ -258,6 +287,10 @@ class _Audit:
                 "names it: --trust-code FILE.py:FUNCTION"
             )
             return
+        if self.thresholds is not None:
+            self.check_scalars()
+            self._examine_all(self.thresholds, backend, progress)
+            return
         chosen = sorted({*self.sampled, *self.largest})
         total = sum(min(self.task.interval, self.steps - n * self.task.interval) for n in chosen)
         done = 0
@@ -267,7 +300,7 @@ class _Audit:
                 state = self._opening(n)
             except (MissingDataError, ContentMismatchError):
                 continue  # said already by check_checkpoints
-            executor = executor or self._executor(backend)
+            executor = executor or self.executor(backend)
             executor.load(state)
             self.roots: Mapping[str, bytes] = self.closing[n - 1] if n else self.task.state
             self.replayed.append(n)
@@ -281,7 +314,65 @@ class _Audit:
         if not self.steps_replayed:
             self.gaps.append("no step was executed again")
 
-    def _executor(self, backend: Backend) -> backends.Executor:
+    def _examine_all(self, thresholds: Thresholds, backend: Backend, progress: Progress | None) -> None:
+        """Mode threshold: the chosen intervals, each with its probes."""
+        seed = keccak256(b"gensyn_verify.probes.1" + self.beacon + self.commitment)
+        executor = self.executor(backend)
+        examiner = Examiner(self.task.program, executor, thresholds.noise, thresholds.probes, seed, thresholds)
+        chosen = sorted({*self.sampled, *self.largest})
+        per_interval = (1 + thresholds.probes) * self.task.interval
+        for done, n in enumerate(chosen):
+
+            def advance(steps: int, done: int = done) -> None:
+                if progress is not None:
+                    progress(done * per_interval + min(steps, per_interval), len(chosen) * per_interval)
+
+            deviation = self.examine(examiner, n, advance)
+            if deviation is not None:
+                self.deviations.append(deviation)
+                self.replayed.append(n)
+        self.steps_replayed, self.drift = examiner.steps, examiner.drift
+        if not self.deviations:
+            self.gaps.append("no interval was executed again")
+
+    def examine(self, examiner: Examiner, n: int, advance: Callable[[int], None]) -> Deviation | None:
+        """The closing checkpoint of interval `n` beside its replay; None, with the reason noted, where data lack."""
+        first = n * self.task.interval
+        records = self._segment(n).steps
+        for step, record in enumerate(records, first):
+            inputs = self._inputs(n, step, record)
+            if inputs is None:
+                return None
+            self._compare("batch", n, step, roots_of(inputs[0]), record.batch)
+        try:
+            opening = self._opening(n)
+            closing = checkpoint(self.task, self.run.store, first + len(records) - 1, self.closing[n])
+        except (MissingDataError, ContentMismatchError):
+            return None  # said already by check_checkpoints
+        begin = examiner.steps
+
+        def inputs_again() -> Iterator[tuple[State, State]]:
+            for step, record in enumerate(records, first):
+                advance(examiner.steps - begin)
+                found = self._inputs(n, step, record)
+                assert found is not None
+                yield found
+
+        deviation = examiner.examine(n, opening, inputs_again, closing)
+        for name in deviation.unequal:
+            message = f"interval {n} closes with another {name!r}, which no rounding reaches"
+            replayed = "the replay's"
+            self._differ("state", message, replayed, self.closing[n][name].hex(), interval=n, tensor=name)
+        return deviation
+
+    def check_scalars(self) -> None:
+        """The scalars of all steps against the task's schedule: this needs no replay."""
+        for n in range(self.intervals):
+            for step, record in enumerate(self._segment(n).steps, n * self.task.interval):
+                if not self.task.recorded:
+                    self._compare("scalar", n, step, roots_of(self.task.scalars(step)), record.scalar)
+
+    def executor(self, backend: Backend) -> backends.Executor:
         program = self.task.program
         return backends.make(backend, program) if isinstance(backend, str) else backend(program)
 
@@ -369,8 +460,33 @@ class _Audit:
         drawn = self.intervals if everything else len(set(self.sampled) & set(self.replayed))
         return sampling.detection_table(self.steps, self.task.interval, drawn) if drawn else []
 
+    @property
+    def thresholds(self) -> Thresholds | None:
+        return self.task.policy.thresholds
+
+    def _statistics(self, thresholds: Thresholds) -> list[Statistic]:
+        """What the replayed intervals were judged by: the worst one of each kind, the deciding one first."""
+        found = [s for d in self.deviations for s in d.statistics(thresholds)]
+        blind = {d.interval for d in self.deviations if d.outcome(thresholds) is Outcome.UNDECIDED}
+        worst: dict[str, Statistic] = {}
+        for s in found:
+            if s.outcome is Outcome.REJECT and s.interval in blind:
+                continue  # where a replay cannot tell, its distances do not count
+            if s.name not in worst or (s.outcome.value, s.value) > (worst[s.name].outcome.value, worst[s.name].value):
+                worst[s.name] = s
+        all = [*worst.values(), *over_the_run(self.deviations, self.drift, thresholds)]
+        return sorted(all, key=lambda s: -s.outcome.value)
+
     def report(self, backend: Backend) -> Report:
-        verdict = Verdict.MISMATCH if self.findings else Verdict.UNDECIDED if self.gaps else Verdict.VERIFIED
+        exact = self.thresholds is None
+        statistics = [] if self.thresholds is None else self._statistics(self.thresholds)
+        outcomes = {s.outcome for s in statistics}
+        if self.findings or Outcome.REJECT in outcomes:
+            verdict = Verdict.MISMATCH if exact else Verdict.REJECT
+        elif self.gaps or Outcome.UNDECIDED in outcomes:
+            verdict = Verdict.UNDECIDED
+        else:
+            verdict = Verdict.VERIFIED if exact else Verdict.ACCEPT
         header = self.run.header
         return Report(
             verdict=verdict,
@@ -391,4 +507,7 @@ class _Audit:
             steps_replayed=self.steps_replayed,
             detection=tuple(self._detection()),
             backend=str(backend),
+            mode=self.task.policy.mode,
+            deviations=tuple(self.deviations),
+            statistics=tuple(statistics),
         )

@@ -31,6 +31,7 @@ from gensyn_verify.program.types import TensorType
 from gensyn_verify.protocol import manifest as m
 from gensyn_verify.protocol.folder import Folder, MissingDataError, open_folder, read
 from gensyn_verify.protocol.limits import check_memory
+from gensyn_verify.protocol.policy import Policy, parse_policy
 from gensyn_verify.protocol.roots import group_root, roots_of
 from gensyn_verify.protocol.sampler import MAX_BATCH, MAX_ROWS, Sampler
 from gensyn_verify.protocol.store import TensorStore
@@ -42,25 +43,6 @@ MAX_INTERVAL = 1 << 20
 MAX_MANIFEST = 1 << 26
 MAX_ORIGIN = 2000
 PROGRAM_FILE, TASK_FILE, ORIGINS_FILE = "program", "task.json", "origins.json"
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How a run of the task is verified: `samples` intervals from the beacon and the `largest` updates, bit for bit."""
-
-    mode: str = "exact"
-    samples: int = 4
-    largest: int = 2
-
-    def __post_init__(self) -> None:
-        if self.mode != "exact":
-            raise MalformedError(f"verification mode {self.mode!r} is unknown; known is 'exact'")
-        for name in ("samples", "largest"):
-            if not 0 <= getattr(self, name) <= MAX_STEPS:
-                raise MalformedError(f"policy: {name} is {getattr(self, name)}; expected 0 to 2^40")
-
-    def to_value(self) -> dict[str, Any]:
-        return {"largest": self.largest, "mode": self.mode, "samples": self.samples}
 
 
 @dataclass(frozen=True)
@@ -283,7 +265,7 @@ _schema = m.record(
     data=_roots,
     format=m.literal(FORMAT),
     interval=m.integer(1, MAX_INTERVAL),
-    policy=m.record(largest=m.integer(0, MAX_STEPS), mode=m.literal("exact"), samples=m.integer(0, MAX_STEPS)),
+    policy=parse_policy,
     program=m.digest,
     sampler=m.array(
         m.record(
@@ -326,7 +308,7 @@ def open_task(path: str | os.PathLike[str] | Folder, memory_limit: int | None = 
             sampler = Sampler(tuple(s["seed"]), s["rows"], s["batch"])
         task = Task(
             program, value["state"], value["data"], value["schedule"], sampler, value["steps"], value["interval"],
-            Policy(**value["policy"]), TensorStore(folder),
+            value["policy"], TensorStore(folder),
         )  # fmt: skip
     except MalformedError as error:
         kind = type(error) if isinstance(error, BundleError) else BundleError

@@ -10,9 +10,10 @@ import numpy as np
 from gensyn_verify import backends
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType
 from gensyn_verify.protocol.identity import Identity
+from gensyn_verify.protocol.policy import Policy
 from gensyn_verify.protocol.run import Run, RunWriter
 from gensyn_verify.protocol.sampler import Sampler
-from gensyn_verify.protocol.task import Policy, Task, write_task
+from gensyn_verify.protocol.task import Task, write_task
 
 ROWS, BATCH, FEATURES = 50, 8, 6
 STEPS, INTERVAL = 40, 7

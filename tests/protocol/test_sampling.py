@@ -19,7 +19,8 @@ from gensyn_verify.protocol.report import Verdict
 from gensyn_verify.protocol.run import Run
 from gensyn_verify.protocol.sampling import detection_table, draw, probability_caught
 from gensyn_verify.protocol.solve import solve
-from gensyn_verify.protocol.task import Policy, Task
+from gensyn_verify.protocol.policy import Policy
+from gensyn_verify.protocol.task import Task
 
 COMMITMENT = bytes(range(32))
 
