@@ -115,13 +115,83 @@ def training_programs(draw: st.DrawFn) -> Program:
     return g.build()
 
 
+@st.composite
+def training_steps(draw: st.DrawFn) -> Program:
+    """A training step of random sizes and dtypes: every node kind, in random order, and random nodes between."""
+    g = ProgramBuilder()
+    width, hidden = draw(st.integers(1, 8)), draw(st.integers(1, 110))
+    stored = st.sampled_from([Dtype.f32, Dtype.bf16, Dtype.f16])
+    weight = g.input("state", "weight", TensorType(draw(stored), (width, hidden)))
+    moment = g.input("state", "moment", TensorType(draw(stored), (width, hidden)))
+    seed = g.input("state", "seed", TensorType(Dtype.u32, (2,)))
+    x = g.input("batch", "x", TensorType(draw(stored), (BATCH, width)))
+    row = g.input("batch", "row", TensorType(Dtype.i32, (BATCH,)))
+    rate = g.input("scalar", "rate", TensorType(F32, ()))
+    step = g.input("scalar", "step", TensorType(Dtype.u32, ()))
+    values = [weight, moment, x, row, rate, step]
+
+    def more(*made: Value) -> Value:
+        values.extend(made)
+        for _ in range(draw(st.integers(0, 2))):
+            with contextlib.suppress(ProgramError, LimitError):  # the operands do not fit: no node
+                values.extend(strategies.draw_node(draw, g, values))
+        return made[0]
+
+    hidden_layer = more(g.dot(x, weight, dtype=draw(stored)))
+    activation = more(*random_map(draw, g, hidden_layer, values))
+
+    def gather_and_scatter() -> None:
+        rows = more(g.gather(weight, row))
+        more(g.scatter_add(rows, row, width))
+
+    def reduce() -> None:
+        more(g.reduce(draw(st.sampled_from(ops.REDUCTIONS)), hidden_layer, draw(st.sets(st.sampled_from([0, 1])))))
+        more(g.reduce(draw(st.sampled_from(["argmax", "argmin"])), hidden_layer, [1]))
+
+    def layout() -> None:
+        more(g.permute(activation, (1, 0)))
+        more(g.pad(x, (1, 0), (0, 2), (0, 1), 3))
+
+    def noise() -> None:
+        bits = more(g.random(seed, step, (BATCH, draw(st.integers(1, 9)))))
+        more(g.map(lambda r: (r >> 8).to(Reg.f32) * 2.0**-24, bits))
+
+    def scan() -> None:
+        start = g.reshape(g.slice(weight, (0, 0), (1, hidden)), (hidden,))
+        more(*g.scan(lambda m, y: m.builder.fma(m, 0.9, y * 0.1), [start], [hidden_layer]))
+
+    for part in draw(st.permutations([gather_and_scatter, reduce, layout, noise, scan, lambda: more(g.sort(x))])):
+        part()
+    gradient = more(g.dot(x, hidden_layer, transpose_a=True))
+    moment = more(g.map(lambda m, d: m.builder.fma(m, 0.9, d), moment, gradient, dtype=moment.type.dtype))
+    weight = g.map(lambda w, m, r: w - r * m, weight, moment, rate, dtype=weight.type.dtype)
+    for name, value in (("weight", weight), ("moment", moment), ("seed", seed)):
+        g.output("state", name, value)
+    for n, value in enumerate(v for v in values[2:] if v is not moment):
+        keep(g, f"kept{n:02}", value)
+    return g.build()
+
+
+def random_map(draw: st.DrawFn, g: ProgramBuilder, x: Value, others: list[Value]) -> tuple[Value, ...]:
+    """A random scalar program over `x`, and over others of the registers that it takes, where they broadcast."""
+    scalar = draw(strategies.scalar_programs(max_inputs=3))
+    operands = []
+    for reg in scalar.inputs:
+        fit = [v for v in (x, *others) if v.type.dtype.reg is reg and v.shape in (x.shape, x.shape[1:], ())]
+        operands.append(draw(st.sampled_from(fit)) if fit else g.map(lambda a, r=reg: a.equals(a).to(r), x))
+    number = g._scalars.setdefault(scalar, len(g._scalars))
+    return g.emit(ops.Map(number, x.shape, tuple(draw(strategies.storage(r)) for r in scalar.output_types)), *operands)
+
+
 def some_task(
-    path: Path | str, program: Program, rng: np.random.Generator, steps: int = STEPS, interval: int = 2
+    path: Path | str, program: Program, rng: np.random.Generator, steps: int = STEPS, zeros: bool = False
 ) -> Task:
-    """A task of this program on random numbers; the first dimension of batch inputs is BATCH."""
+    """A task of this program on random numbers, or on zeros; the first dimension of batch inputs is BATCH."""
     rows = 2 * BATCH + 1
 
     def numbers(t: TensorType, shape: tuple[int, ...]) -> Array:
+        if zeros:
+            return np.zeros(shape, CARRIER[t.dtype])
         if t.dtype.is_float:
             return narrow(rng.normal(size=shape).astype(np.float32), t.dtype)
         return rng.integers(0, 2 if t.dtype is Dtype.boolean else 12, shape).astype(CARRIER[t.dtype])
@@ -287,6 +357,24 @@ class Griefer(Challenger):
             with contextlib.suppress(IllegalMoveError):
                 advance(p, move)
                 return move
+
+
+class Babbler(Solver):
+    """In one stage says something else than it should, if the referee takes anything else."""
+
+    def __init__(self, side: Side, stage: Stage, seed: int) -> None:
+        super().__init__(side)
+        self.stage, self.rng = stage, np.random.default_rng(seed)
+
+    def move(self, position: Position) -> bytes:
+        move = super().move(position)
+        for _ in range(30 if position.stage == self.stage else 0):
+            other = bytearray(move)
+            other[int(self.rng.integers(len(move)))] ^= 1 << int(self.rng.integers(8))
+            with contextlib.suppress(IllegalMoveError):
+                advance(position, bytes(other))
+                return bytes(other)
+        return move
 
 
 class Silent(Solver):

@@ -22,10 +22,7 @@ from cheats import (
     WrongValue,
     every_kind,
     some_task,
-    training_programs,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from gensyn_verify.errors import MalformedError
 from gensyn_verify.program import ops
@@ -44,7 +41,6 @@ from gensyn_verify.protocol.pinpoint.position import (
     Position,
     Stage,
     What,
-    advance,
     begin,
     choice,
     proof,
@@ -121,25 +117,6 @@ def test_a_position_outside_its_row_has_no_sequence_to_show(every_kind_run: Run,
     assert not game.solver_wins
     assert isinstance(game.silence, MalformedError)
     assert game.last.stage == Stage.SEQUENCE_OPEN
-
-
-@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(training_programs(), st.integers(0, 1 << 32))
-def test_random_faults_in_random_programs(program: Program, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    first = len(program.inputs)
-    values = [v for v, t in enumerate(program.value_types) if v >= first and t.elements]
-    values = values or [next(v for v, i in enumerate(program.inputs) if i.name == "weight")]
-    value = int(rng.choice(values))
-    element = int(rng.integers(program.value_types[value].elements))
-    folder = f"memory://pinpoint-{next(SERIAL)}"
-    run = solve(some_task(f"{folder}/task", program, rng, steps=3), f"{folder}/run", identity=SOLVER, salt=SALT)
-    wrong = WrongValue(run, int(rng.integers(3)), value, element, int(rng.integers(32)))
-    game = dispute(Solver(wrong), Challenger(Side(run)), advance)
-    assert not game.solver_wins
-    game = dispute(Solver(Side(run)), Challenger(wrong), advance)
-    assert game.solver_wins
-    assert not isinstance(game.silence, IllegalMoveError)
 
 
 # ---- what goes in, and what is committed to ---------------------------------------------------------------------
