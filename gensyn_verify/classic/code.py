@@ -139,15 +139,15 @@ class Code:
 
     # ---- state --------------------------------------------------------------------------------------------------
 
-    def read(self, seed: int, step: int) -> dict[str, Array]:
-        """A copy of the whole state. CaptureError where it has become something of other types than it had."""
+    def read(self, seed: int, step: int, copy: bool = True) -> dict[str, Array]:
+        """A copy of the whole state, or views of it. CaptureError where it has other types than it had."""
         self._refresh()
-        state = {name: values.to_array(t, name) for name, t in self._tensors.items()}
+        state = {name: values.to_array(t, name, copy) for name, t in self._tensors.items()}
         for n, optimizer in enumerate(self.optimizers):
             check_foreseen(optimizer, self._slots, _prefix(n))
         kinds = []
         for slot in self._slots:
-            kind, state[slot.name] = slot.read()
+            kind, state[slot.name] = slot.read(copy)
             kinds.append(kind)
         state[PRESENT] = np.array(kinds, np.uint8)
         state[CODE] = np.frombuffer(self.digest, np.uint8)

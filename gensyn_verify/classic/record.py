@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.classic import values
 from gensyn_verify.classic.code import CODE, Code, check_same, read_seed
@@ -84,6 +86,8 @@ class Loop:
 
     def __call__(self, batch: Any) -> Any:
         """One step; what the user's step returns. CaptureError where the batch or the model has another form."""
+        if torch.is_autocast_enabled(self._code.device.type):
+            raise CaptureError("a recorded step begins outside of torch.autocast: enter it inside of the step")
         arrays = values.flatten(batch)
         types = {name: values.carried(array) for name, array in arrays.items()}
         scalars = self._code.scalars()
@@ -105,7 +109,7 @@ class Loop:
         return result
 
     def _check_untouched(self) -> None:
-        live = self._code.read(self._seed, self.steps)
+        live = self._code.read(self._seed, self.steps, copy=False)
         for name, array in live.items():
             if not values.same_bits(array, self._state[name]):
                 raise BundleError(

@@ -38,7 +38,7 @@ class Slot:
     type: TensorType
     template: Tensor | None = field(repr=False)  # of the dtype, strides and device of the tensor
 
-    def read(self) -> tuple[int, Array]:
+    def read(self, copy: bool) -> tuple[int, Array]:
         """Kind and contents."""
         state: Any = self.optimizer.state
         if self.key:
@@ -53,7 +53,7 @@ class Slot:
         if found != self.type or (isinstance(value, Tensor) != (self.template is not None)):
             raise CaptureError(f"{self.name} was {self.type} and has become {found}; a recorded state keeps its types")
         if isinstance(value, Tensor):
-            return kind, values.to_array(value, self.name)
+            return kind, values.to_array(value, self.name, copy)
         return kind, values.from_number(value, self.name)
 
     def write(self, kind: int, array: Array) -> None:

@@ -46,20 +46,25 @@ def type_of(tensor: Tensor) -> TensorType:
     return TensorType(Dtype.u8, (*shape, size)) if size % 4 else TensorType(Dtype.u32, (*shape, size // 4))
 
 
-def to_array(tensor: Tensor, what: str) -> Array:
-    """A copy of the tensor's bits, from whatever device; CaptureError, naming `what`, of a sparse or quantized one."""
+def to_array(tensor: Tensor, what: str, copy: bool = True) -> Array:
+    """A copy of the tensor's bits, from whatever device; without `copy` its own memory where that has the form already.
+
+    Raises CaptureError, naming `what`, for sparse and quantized tensors.
+    """
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise CaptureError(f"{what}: expected a dense tensor, found {tensor.layout} of {tensor.dtype}")
     dense = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     octets: Array = dense.reshape(-1).view(torch.uint8).numpy()
     wanted = type_of(tensor)
-    return octets.copy().view(CARRIER[wanted.dtype]).reshape(wanted.shape)
+    return (octets.copy() if copy else octets).view(CARRIER[wanted.dtype]).reshape(wanted.shape)
 
 
 def as_tensor(array: Array, dtype: torch.dtype) -> Tensor:
     """The tensor of a dtype that an array stands for, on memory of its own; the reverse of `to_array`."""
-    octets = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8).copy())
     shape = array.shape if dtype in AS_THEY_ARE else array.shape[:-1]
+    if not array.size:
+        return torch.empty(shape, dtype=dtype)
+    octets = torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8).copy())
     return octets.view(dtype).reshape(shape)
 
 
