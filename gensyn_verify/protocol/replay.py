@@ -286,6 +286,7 @@ class _Audit:
                 "the step of this run is code, not a program: nothing was executed. Who has that code and trusts it "
                 "names it: --trust-code FILE.py:FUNCTION"
             )
+            self.sampled, self.largest = [], []
             return
         if self.thresholds is not None:
             self.check_scalars()
