@@ -39,6 +39,8 @@ def solve(
         task = open_task(task)
     if task.recorded:
         raise BundleError("a recorded task has no sampler: its runs come from `record`")
+    if not task.program.nodes:
+        raise BundleError("the program of this task has no nodes, so it says nothing about a step: it cannot be solved")
     with RunWriter(task, out, identity, salt=salt, resume=resume, environment=environment(backend)) as writer:
         if writer.steps < task.steps:
             _train(task, writer, backend, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from tests.classic import loops
 FILE = Path(loops.__file__)
 
 
-@pytest.mark.parametrize("optimizer", loops.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", [*loops.OPTIMIZERS, "careless"])
 def test_recorded_code_is_verified_bit_for_bit_by_the_same_code(optimizer: str, tmp_path: Path) -> None:
     loop = loops.train(tmp_path / "run", build=getattr(loops, optimizer))
     assert loop.run.finished
@@ -48,12 +49,13 @@ def test_recording_leaves_the_generators_of_the_loop_alone(tmp_path: Path) -> No
     def drawn(recording: bool) -> Any:
         torch.manual_seed(5)
         np.random.seed(5)
+        random.seed(5)
         if recording:
             with gv.record_loop("tests/classic/loops.py:sgd", tmp_path / "run") as loop:
                 torch.manual_seed(5)  # building the model draws
                 for batch in loops.batches(3):
                     loop(batch)
-        return torch.rand(()).item(), np.random.rand()
+        return torch.rand(()).item(), np.random.rand(), random.random()
 
     assert drawn(True) == drawn(False)
 

@@ -14,6 +14,7 @@ import pytest
 import gensyn_verify as gv
 from gensyn_verify import cli
 from gensyn_verify.errors import MalformedError
+from gensyn_verify.protocol.policy import Thresholds
 from gensyn_verify.protocol.store import file_name
 from tests.classic import loops
 
@@ -140,8 +141,27 @@ def swapped(array: np.ndarray) -> np.ndarray:
     return np.concatenate([array[1::-1], array[2:]])
 
 
+def forged(folder: Path, forgery: str, step: int = 5, **options: Any) -> None:
+    """A run of a solver who is honest but for one thing in what a step is said to have read or left."""
+    group, name, change = FORGERIES[forgery]
+    with gv.record_loop(loops.build, folder, **loops.OPTIONS, **options) as loop:
+        honest = loop.listeners.pop()
+
+        def forging(number: int, batch: STATE, scalars: STATE, state: STATE, metrics: STATE) -> None:
+            groups = {"batch": batch, "scalar": scalars, "state": state}
+            if number == step + 1:
+                groups[group] = {**groups[group], name: change(groups[group][name])}
+            honest(number, groups["batch"], groups["scalar"], groups["state"], metrics)
+
+        loop.listeners.append(forging)
+        for batch in loops.batches(8):
+            loop(batch)
+        loop.listeners[:] = [honest]
+
+
 FORGERIES: dict[str, tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = {
     "weight": ("state", "param.last.bias", nudge),
+    "weight by a percent": ("state", "param.last.bias", lambda array: array * np.float32(1.01)),
     "moment": ("state", "optimizer.last.bias.exp_avg_sq", nudge),
     "moment's step": ("state", "optimizer.last.bias.step", nudge),
     "buffer": ("state", "buffer.first.1.num_batches_tracked", nudge),
@@ -159,21 +179,8 @@ FORGERIES: dict[str, tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = {
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_a_commitment_to_something_else_is_found_at_its_step(forgery: str, tmp_path: Path) -> None:
-    """The solver is honest but for one thing in what step 5 is said to have read or left."""
-    group, name, change = FORGERIES[forgery]
-    with gv.record_loop(loops.build, tmp_path / "run", **loops.OPTIONS) as loop:
-        honest = loop.listeners.pop()
-
-        def forging(number: int, batch: STATE, scalars: STATE, state: STATE, metrics: STATE) -> None:
-            groups = {"batch": batch, "scalar": scalars, "state": state}
-            if number == 6:
-                groups[group] = {**groups[group], name: change(groups[group][name])}
-            honest(number, groups["batch"], groups["scalar"], groups["state"], metrics)
-
-        loop.listeners.append(forging)
-        for batch in loops.batches(8):
-            loop(batch)
-        loop.listeners[:] = [honest]
+    group, name, _ = FORGERIES[forgery]
+    forged(tmp_path / "run", forgery)
     report = gv.replay(tmp_path / "run", trust_code=f"{FILE}:build", everything=True)
     assert report.verdict is gv.Verdict.MISMATCH
     finding = report.findings[0]
@@ -195,3 +202,33 @@ def test_an_edited_file_of_the_bundle_is_named(role: str, recorded: Path, tmp_pa
     report = gv.replay(run, trust_code=f"{FILE}:build", everything=True)
     assert report.verdict is gv.Verdict.MISMATCH
     assert report.findings[0].tensor == name
+
+
+def test_two_runs_of_code_that_differ_are_not_decided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Taken as a program, code without nodes would convict whoever changed anything."""
+    forged(tmp_path / "a", "weight")
+    with gv.record_loop(loops.build, tmp_path / "b", **loops.OPTIONS) as loop:
+        for batch in loops.batches(8):
+            loop(batch)
+    code, found = gverify(capsys, "pinpoint", tmp_path / "a", tmp_path / "b")
+    assert (code, found["verdict"]) == (1, "differ")
+    assert "part at step 5, in state 'param.last.bias'; the step is code" in found["summary"]
+    assert gv.pinpoint(tmp_path / "b", tmp_path / "b").verdict == "agree"
+
+
+# ---- by distances ------------------------------------------------------------------------------------------------
+
+
+def test_with_thresholds_a_run_of_code_is_judged_by_distances(tmp_path: Path) -> None:
+    bit = 1024
+    thresholds = Thresholds(
+        noise=20, probes=2, accept_l2=3 * bit, accept_linf=4 * bit, reject_l2=6 * bit, reject_linf=8 * bit,
+        resolution=-2 * bit, mean=0, spread=2 * bit, coherence=0, scatter=1 << 20, reference=0, rate=1, replays=0,
+    )  # fmt: skip
+    verdicts = {}
+    for forgery in ("weight", "weight by a percent", "seed"):
+        forged(tmp_path / forgery, forgery, step=7, policy=gv.Policy("threshold", thresholds=thresholds))
+        assert gv.replay(tmp_path / forgery, everything=True).verdict is gv.Verdict.UNDECIDED
+        report = gv.replay(tmp_path / forgery, trust_code=f"{FILE}:build", everything=True)
+        verdicts[forgery] = report.verdict.name
+    assert verdicts == {"weight": "ACCEPT", "weight by a percent": "REJECT", "seed": "REJECT"}

@@ -51,10 +51,26 @@ def pinpoint(
             return Descent("agree", f"the runs agree in all {lengths[0]} steps", notes=notes)
         text = f"the runs agree in the {min(lengths)} steps that both have; A has {lengths[0]}, B {lengths[1]}"
         return Descent("differ", text, notes=notes)
+    if not sides[0].program.nodes:
+        return Descent("differ", _parting(sides, min(lengths)), notes=notes)
     start = begin(a.header.task, sides[0].log.root(), min(lengths))
     solver, challenger = Solver(sides[0]), Challenger(sides[1])
     game = play(start, solver, challenger)
     return _Reader(game, solver, challenger).descent(notes)
+
+
+def _parting(sides: list[Side], steps: int) -> str:
+    """Where two runs of code part: nothing but that code can say which is right."""
+    step = next(s for s in range(steps) if sides[0].entry(s) != sides[1].entry(s))
+    a, b = (side.record(step) for side in sides)
+    found = [
+        f"{role} {name!r}" for role in GROUPS for name, root in a.group(role).items() if b.group(role)[name] != root
+    ]
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return (
+        f"the runs part at step {step}, in {found[0]}{more}; the step is code, and no referee runs code: "
+        "replay each with --trust-code FILE.py:FUNCTION"
+    )
 
 
 def _notes(a: Run, b: Run, sides: list[Side], lengths: tuple[int, int]) -> tuple[str, ...]:
