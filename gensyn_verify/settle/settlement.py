@@ -133,6 +133,7 @@ class Settlement:
     def __init__(self, chain: Chain, address: str) -> None:
         self.chain, self.address = chain, address
         self.contract = chain.web3.eth.contract(address=address, abi=artifacts.load("Settlement")["abi"])
+        self._games: dict[int, tuple[int, list[Event]]] = {}  # first block that is not read, events before it
 
     @staticmethod
     def deploy(wallet: Wallet, rules: Rules, *, asset: str = ETHER, guardian: str = BURN) -> Settlement:
@@ -184,31 +185,26 @@ class Settlement:
 
     def events(self, *names: str, first: int = 0) -> list[Event]:
         """All events of these names (default: all) from block `first` to the latest."""
-        logs = self.chain.logs(self.address, first, self.chain.block().number)
+        last = self.chain.block().number
+        logs = self.chain.logs(self.address, first, last) if first <= last else []
         found = [self.decode(log) for log in logs]
         return [e for e in found if not names or e.name in names]
 
     def game(self, number: int) -> Game:
-        """A game with its position, which follows from the moves."""
+        """A game with its position, which follows from the moves. What was read of it before is not read again."""
         g = self.ask("game", number)
         if not g["task"]:
             raise MalformedError(f"{self.address} has no game {number}")
         t = self.task(g["task"])
-        moves: list[tuple[Position, bytes]] = []
-        position = None
-        for e in self.events("Challenged", "Moved"):
-            if e.values["game"] != number:
-                continue
-            if e.name == "Challenged":
-                step = None if e.values["step"] == WHOLE_LOG else int(e.values["step"])
-                position = game_rules.begin(bytes(t["digest"]), bytes(t["right"]), t["steps"], step)
-            else:
-                assert position is not None
-                moves.append((position, bytes(e.values["move"])))
-                position = game_rules.advance(*moves[-1])
-        if position is None or position.hash != bytes(g["position"]):
-            raise MalformedError(f"game {number}: its moves do not lead to the position that the contract has")
-        return Game(number, g["task"], g["challenger"], g["over"], position, moves)
+        for first, read in (self._games.get(number, (0, [])), (0, [])):  # all of it, where the chain was reorganised
+            head = self.chain.block().number
+            events = [*read, *self.events("Challenged", "Moved", first=first)]
+            events = [e for e in events if e.values["game"] == number]
+            found = _played(t, events)
+            if found is not None and found[0].hash == bytes(g["position"]):
+                self._games[number] = head + 1, [e for e in events if e.block <= head]
+                return Game(number, g["task"], g["challenger"], g["over"], *found)
+        raise MalformedError(f"game {number}: its moves do not lead to the position that the contract has")
 
     # ---- writing ------------------------------------------------------------------------------------------------
 
@@ -258,6 +254,22 @@ class Settlement:
                 return RefusedError(f"the contract refuses {name}: {said}")
         said = "0x" + error.data[:100].hex() if error.data else "it gave no reason"
         return RefusedError(f"the contract refuses {name}: {said}")
+
+
+def _played(task: Mapping[str, Any], events: Sequence[Event]) -> tuple[Position, list[tuple[Position, bytes]]] | None:
+    """Position and moves of a game; None where there is none, or these are not its moves in order."""
+    position, moves = None, []
+    try:
+        for e in events:
+            if e.name == "Challenged":
+                step = None if e.values["step"] == WHOLE_LOG else int(e.values["step"])
+                position = game_rules.begin(bytes(task["digest"]), bytes(task["right"]), task["steps"], step)
+            elif position is not None:
+                moves.append((position, bytes(e.values["move"])))
+                position = game_rules.advance(*moves[-1])
+    except game_rules.IllegalMoveError:
+        return None
+    return None if position is None else (position, moves)
 
 
 def create(wallet: Wallet, name: str, *arguments: Any) -> str:
