@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import strategies
 from hypothesis import strategies as st
 
+from gensyn_verify import backends
 from gensyn_verify.backends import reference
 from gensyn_verify.backends.arrays import CARRIER, Array, narrow
 from gensyn_verify.commit import MerkleLog, tensor_root
@@ -19,6 +20,7 @@ from gensyn_verify.errors import LimitError, ProgramError
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Program, ProgramBuilder, Value
 from gensyn_verify.program.types import Dtype, Reg, TensorType
+from gensyn_verify.protocol.identity import Identity
 from gensyn_verify.protocol.pinpoint import abi
 from gensyn_verify.protocol.pinpoint.leaves import InputLeaf, NodeLeaf
 from gensyn_verify.protocol.pinpoint.players import Challenger, NothingToSayError, Solver
@@ -35,7 +37,7 @@ from gensyn_verify.protocol.pinpoint.position import (
 )
 from gensyn_verify.protocol.pinpoint.side import Side
 from gensyn_verify.protocol.pinpoint.trace import Trace, merkle_log
-from gensyn_verify.protocol.run import Run
+from gensyn_verify.protocol.run import Run, RunWriter
 from gensyn_verify.protocol.sampler import Sampler
 from gensyn_verify.protocol.steps import StepRecord
 from gensyn_verify.protocol.task import Task, write_task
@@ -280,6 +282,47 @@ class ForgedSequence(WrongValue):
         honest = super().results(sequence, tensors)
         first = int(self.start * len(honest))
         return np.concatenate([honest[:first], honest[first:] ^ np.uint64(1)])
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One bit of one element of the state after a step."""
+
+    step: int
+    name: str
+    element: int
+    bit: int
+
+    def strike(self, array: Array) -> Array:
+        return flipped(array, self.element, self.bit)
+
+
+def forged_run(task: Task, folder: Path, identity: Identity, salt: bytes, fault: Fault) -> Run:
+    """The honest solver with one patch: a run with this fault, in which all that follows is computed from it."""
+    with RunWriter(task, folder, identity, salt=salt, resume=False, environment={}) as writer:
+        executor = backends.make("cpu", task.program)
+        executor.load(task.initial_state())
+        for step in range(task.steps):
+            batch, scalars = task.batch(step), task.scalars(step)
+            metrics = executor.step(batch, scalars)
+            if step == fault.step:
+                state = executor.state()
+                executor.load({**state, fault.name: fault.strike(state[fault.name])})
+            writer.append(executor.state(), batch, scalars, metrics)
+        return writer.finish()
+
+
+class Forger(Side):
+    """Who has such a run computes it again, fault and all, also where the bundle has no tensors of the step."""
+
+    def __init__(self, run: Run, fault: Fault) -> None:
+        super().__init__(run)
+        self.fault = fault
+
+    def _stand_by(self, step: int, values: list[Array]) -> None:
+        if step == self.fault.step:
+            value = next(o.value for o in self.program.outputs if (o.role, o.name) == ("state", self.fault.name))
+            values[value] = self.fault.strike(values[value])
 
 
 class WrongRow(Faulty):
