@@ -6,7 +6,7 @@ that has the digest, it is executed. So a stranger's bundle chooses nothing but 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class TrustedCode:
     source: Source
 
     def __call__(self, program: Program) -> CodeExecutor:
-        return CodeExecutor(build(self.source), program)
+        return CodeExecutor(builder(self.source)(), program)
 
     def __str__(self) -> str:
         return f"trusted code {self.source}"
@@ -90,15 +90,19 @@ def trust(text: str, task: Task) -> TrustedCode:
     return TrustedCode(source)
 
 
-def build(source: Source) -> Code:
-    """Execute the file and call the function that it is named with. What that raises is a BackendError."""
+def builder(source: Source) -> Callable[[], Code]:
+    """Execute the file; what comes back calls the function that it is named with. What they raise is a BackendError."""
+    function = _guarded(source, source.load)
+    return lambda: Code(_guarded(source, function), source.digest, str(source))
+
+
+def _guarded(source: Source, call: Callable[[], Any]) -> Any:
     try:
-        built: Any = source.load()()
+        return call()
     except GensynVerifyError:
         raise
     except Exception as error:
         raise BackendError(f"{source} raised {type(error).__name__}: {error}") from error
-    return Code(built, source.digest, str(source))
 
 
 def versions() -> dict[str, str]:

@@ -13,8 +13,8 @@ import torch
 
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.classic import values
-from gensyn_verify.classic.code import CODE, Code, check_same, read_seed
-from gensyn_verify.classic.executor import build, versions
+from gensyn_verify.classic.code import CODE, Code, check_same, read_seed, seeded
+from gensyn_verify.classic.executor import builder, versions
 from gensyn_verify.errors import BundleError, CaptureError, MalformedError
 from gensyn_verify.program import Program, TensorType
 from gensyn_verify.protocol.folder import open_folder
@@ -46,14 +46,14 @@ class Loop:
     once the block has ended well, None before and otherwise.
     """
 
-    def __init__(self, code: Code, seed: int) -> None:
+    def __init__(self, code: Code, seed: int, twin: Callable[[], Code] | None = None) -> None:
         self.model, self.optimizer = code.model, code.optimizer
         self.steps = 0
         self.listeners: list[Any] = []
         self.captured: _Captured | None = None
         self.reloads = 0
         self.recorder: Recorder | None = None
-        self._code, self._seed = code, seed
+        self._code, self._seed, self._twin = code, seed, twin
         self._state: State = {}
 
     @property
@@ -101,12 +101,32 @@ class Loop:
                 "shapes: pad, or drop a last smaller batch (drop_last=True)"
             )
         self._check_untouched()
+        before = self._state
         result = self._code.step(arrays, scalars, self._seed, self.steps)
         self.steps += 1
         self._state = self._code.read(self._seed, self.steps)
+        self._check_repeatable(before, arrays, scalars)
         for listener in self.listeners:
             listener(self.steps, arrays, scalars, self._state, {})
         return result
+
+    def _check_repeatable(self, before: State, batch: State, scalars: State) -> None:
+        """Take the first step once more, as a verifier will: with a model and an optimizer that were built anew."""
+        if self._twin is None:
+            return
+        with seeded(0, 0):
+            twin = self._twin()
+        self._twin = None
+        twin.write(before)
+        twin.step(batch, scalars, self._seed, self.steps - 1)
+        for name, array in twin.read(self._seed, self.steps).items():
+            if not values.same_bits(array, self._state[name]):
+                raise CaptureError(
+                    f"a step that was taken twice from one state, batch and seed gave two different {name}: it reads "
+                    "what is not recorded (a closure, a global, an attribute, a generator of its own), or PyTorch "
+                    "computes it otherwise each time (torch.use_deterministic_algorithms). State of your own belongs "
+                    "into buffers of the model"
+                )
 
     def _check_untouched(self) -> None:
         live = self._code.read(self._seed, self.steps, copy=False)
@@ -122,10 +142,10 @@ def _listed(types: Mapping[str, TensorType]) -> str:
     return ", ".join(f"{name} {type}" for name, type in types.items())
 
 
-def _code(what: str | Callable[[], Built] | Built) -> Code:
-    """The code to record: FILE.py:FUNCTION, a function that builds it, or what that would return."""
+def _builder(what: str | Callable[[], Built] | Built) -> Callable[[], Code]:
+    """What builds the code to record: FILE.py:FUNCTION, that function, or (once) what it would return."""
     if isinstance(what, str):
-        return build(Source.read(what))
+        return builder(Source.read(what))
     function = what if callable(what) else what[2]
     file = inspect.getsourcefile(inspect.unwrap(function))
     if file is None or not os.path.isfile(file):
@@ -134,7 +154,7 @@ def _code(what: str | Callable[[], Built] | Built) -> Code:
         )
     with open(file, "rb") as content:
         digest = Source(file, function.__name__, content.read()).digest
-    return Code(what() if callable(what) else what, digest, file)
+    return lambda: Code(what() if callable(what) else what, digest, file)
 
 
 @contextlib.contextmanager
@@ -148,6 +168,7 @@ def record_loop(
     identity: Identity | None = None,
     salt: bytes | None = None,
     resume: bool = False,
+    check: bool = True,
 ) -> Iterator[Loop]:
     """Record a loop whose step is any Python function into a run bundle at `out`: classic proof-of-learning.
 
@@ -162,8 +183,11 @@ def record_loop(
     function, or the (model, optimizer, step) that it returns; the optimizer may be several. The BLAKE3 digest of the
     file that the function is in goes into the task. The run holds every batch (nests of tensors and numbers, of one
     shape), the hyperparameters of every step, and every `interval` steps the state: parameters, buffers, optimizer.
-    Random numbers of a step are drawn from (`seed`, step), whatever the loop draws around it. What else the code keeps
-    from step to step is not seen, and the replay will then differ.
+    Random numbers of a step are drawn from (`seed`, step), whatever the loop draws around it.
+
+    What else the code keeps from step to step is not seen, and a replay will differ: state of your own belongs into
+    buffers of the model. To find that out at once, `check` takes the first step a second time, with a model and an
+    optimizer that the function builds anew (not with a policy of distances, nor where `what` is no function).
 
     With `resume` a run that is there goes on from its last checkpoint, with batch number `loop.steps`; the loop's own
     schedulers are for the loop to bring there. Other arguments as of `record`. An error inside the block leaves an
@@ -174,8 +198,10 @@ def record_loop(
     """
     if not 0 <= seed < 1 << 64:
         raise MalformedError(f"seed {seed} is not from 0 to 2^64 - 1")
-    code = _code(what)
-    loop = Loop(code, seed)
+    build = _builder(what)
+    code = build()
+    exact = policy is None or policy.mode == "exact"
+    loop = Loop(code, seed, build if check and exact and not isinstance(what, tuple) else None)
     if resume and open_folder(out).size(RUN_FILE) is not None:
         loop.take_up(open_run(out))
     with record(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from gensyn_verify.cli.console import Console
 from gensyn_verify.cli.solve import add_machine_arguments, apply_machine_arguments
+from gensyn_verify.errors import MalformedError
 
 if TYPE_CHECKING:
     from gensyn_verify.protocol.report import Report
@@ -90,6 +91,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from gensyn_verify import api
 
     how = {"backend": args.backend} if args.trust_code is None else {"trust_code": args.trust_code}
+    if args.trust_code is not None and args.backend != "cpu":
+        raise MalformedError(f"--trust-code is what replays: leave out --backend {args.backend}")
     if args.trust_code is not None and args.threads:
         import torch
 

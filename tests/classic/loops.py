@@ -87,6 +87,19 @@ def careless() -> Any:
     return (*build("sgd")[:2], careless_step)
 
 
+CALLS: list[int] = []
+
+
+def counting() -> Any:
+    """A step that reads a global, by which it counts its calls."""
+
+    def counting_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
+        CALLS.append(1)
+        return step(model, optimizer, {**batch, "weight": batch["weight"] * len(CALLS)})
+
+    return (*build("sgd")[:2], counting_step)
+
+
 def build(optimizer: str = "adam") -> tuple[nn.Module, torch.optim.Optimizer, Callable[..., Tensor]]:
     torch.manual_seed(0)
     model = RandomDepth()

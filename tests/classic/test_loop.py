@@ -17,7 +17,7 @@ from torch import nn
 
 import gensyn_verify as gv
 from gensyn_verify.classic import CodeExecutor
-from gensyn_verify.classic.executor import build
+from gensyn_verify.classic.executor import builder
 from gensyn_verify.errors import BundleError, CaptureError
 from gensyn_verify.protocol.run import stored_input
 from gensyn_verify.source import Source
@@ -64,7 +64,7 @@ def test_recording_leaves_the_generators_of_the_loop_alone(tmp_path: Path) -> No
 def test_any_checkpoint_loaded_into_a_fresh_executor_goes_on_with_the_same_bits(optimizer: str, tmp_path: Path) -> None:
     run = loops.train(tmp_path / "run", build=getattr(loops, optimizer)).run
     task = run.task
-    executor = CodeExecutor(build(Source.read(f"{FILE}:{optimizer}")), task.program)
+    executor = CodeExecutor(builder(Source.read(f"{FILE}:{optimizer}"))(), task.program)
     for n in reversed(run.intervals[1:]):  # backwards: nothing may be left over from what was loaded before
         executor.load(run.checkpoint(n - 1))
         assert all(np.array_equal(a, run.checkpoint(n - 1)[name]) for name, a in executor.state().items())
@@ -200,6 +200,19 @@ def test_optimizer_state_that_nothing_foretold_is_refused_with_what_to_do(tmp_pa
     with gv.record_loop((model, optimizer, loops.step), tmp_path / "later") as loop:
         loop(loops.batches(1)[0])
     assert loop.run is not None
+
+
+def test_a_step_that_reads_what_is_not_recorded_is_found_at_its_first_call(tmp_path: Path) -> None:
+    def train(**options: Any) -> None:
+        with gv.record_loop(loops.counting, tmp_path / f"run{len(options)}", **loops.OPTIONS, **options) as loop:
+            for batch in loops.batches(3):
+                loop(batch)
+
+    with pytest.raises(CaptureError, match=r"taken twice .* gave two different param"):
+        train()
+    train(check=False)
+    report = gv.replay(tmp_path / "run1", trust_code=f"{FILE}:counting", everything=True)
+    assert report.verdict is gv.Verdict.MISMATCH
 
 
 def test_foreseeing_the_state_changes_nothing() -> None:
