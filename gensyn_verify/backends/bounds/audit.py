@@ -79,8 +79,8 @@ def check_node(
     expected = exact(node, scalar, types, inputs)
     bounds = node_bounds(node, scalar, inputs, [t.dtype for t in types], expected, model)
     for i, (t, found, wanted, bound) in enumerate(zip(node.types, outputs, expected, bounds, strict=True)):
-        x, y = (np.asarray(widen(a, t.dtype), np.float64) for a in (found, wanted))
         with np.errstate(invalid="ignore"):
+            x, y = (np.asarray(widen(a, t.dtype), np.float64) for a in (found, wanted))
             fine = (x == y) | (np.isnan(x) & np.isnan(y)) | (np.abs(x - y) <= bound) | (bound == np.inf)
         if not fine.all():
             at = tuple(int(p) for p in np.argwhere(~fine)[0])

@@ -115,13 +115,17 @@ def _from_float(name: str, args: Sequence[Running]) -> Running:
 
 
 def _select(condition: Running, a: Running, b: Running, floats: bool) -> Running:
-    center = np.where(condition.center, a.center, b.center)
-    distance = np.where(condition.center, a.distance, b.distance)
-    other = np.where(condition.center, b.distance, a.distance)
-    apart = np.where(a.center == b.center, 0.0, np.abs(a.center - b.center) if floats else np.inf)
-    either = np.maximum(distance, apart + other)
+    """What the condition says; where it is open, all between the two: the middle, and half of what is between."""
     is_open = condition.distance > 0
-    return Running(center, np.where(is_open, np.where(np.isnan(either), np.inf, either), distance))
+    center = np.where(condition.center, a.center, b.center)
+    distance = np.where(is_open, np.maximum(a.distance, b.distance), np.where(condition.center, a.distance, b.distance))
+    differs = is_open & (a.center != b.center)
+    if not floats:
+        return Running(center, np.where(differs, np.inf, distance))
+    half = (b.center - a.center) / 2
+    known = np.isfinite(half)
+    center = np.where(differs & known, a.center + half, center)
+    return Running(center, np.where(differs, np.where(known, distance + np.abs(half), np.inf), distance))
 
 
 Step = tuple[Array, Array, Array]  # the center, its distance before it is rounded, and what rounding adds
