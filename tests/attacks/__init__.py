@@ -97,16 +97,18 @@ def forge(
     seed: int = 0,
     backend: str = "cpu",
     disguise: bool = True,
+    strength: float | None = None,
 ) -> Forgery:
     """A forged run of `task` at `out`.
 
     `victim` is an honest, finished run of the task, which thieves read; `seed` decides what the forger draws. The same
-    arguments give the same run on a reproducible backend. Raises MalformedError for an unknown kind and BundleError
-    where the task lacks what the attack works on, naming it.
+    arguments give the same run on a reproducible backend. `strength` replaces the length of drift's pushes (1e-3 of an
+    interval's update) and of gaussian edits (1, the step's update). Raises MalformedError for an unknown kind and
+    BundleError where the task lacks what the attack works on, naming it.
     """
     if kind not in KINDS:
         raise MalformedError(f"attack {kind!r} is unknown; known are {', '.join(KINDS)}")
-    return KINDS[kind].solver(kind, task, victim, seed, backend).forge(out, disguise)
+    return KINDS[kind].solver(kind, task, victim, seed, backend, strength).forge(out, disguise)
 
 
 __all__ = ["KINDS", "Attack", "Forgery", "Solver", "forge"]

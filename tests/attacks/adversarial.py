@@ -60,8 +60,10 @@ class Adversarial(Solver):
         return self.at(step), self.quiet(step)
 
     def at(self, step: int) -> State:
-        """The made-up state after a step."""
-        return self.between(self.task.initial_state(), self.goal, (step + 1) / self.task.steps)
+        """The made-up state after a step: on a line to the goal, with momentum zero, as nobody looks at it."""
+        made_up = self.between(self.task.initial_state(), self.goal, (step + 1) / self.task.steps)
+        still = {n: np.zeros(x.shape) for n, x in self.numbers(made_up, self.anatomy.first).items()}
+        return self.put({**made_up, **{n: self.goal[n] for n in self.anatomy.second}}, still)
 
     # ---- the batches --------------------------------------------------------------------------------------------
 

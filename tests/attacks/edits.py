@@ -39,7 +39,7 @@ class GaussianEdits(Solver):
         names = self.anatomy.parameters
         weights = self.numbers(state, names)
         size = length(difference(weights, self.numbers(self._before, names)))
-        return self.put(state, moved(weights, noise(self.random, weights), size))
+        return self.put(state, moved(weights, noise(self.random, weights), self.strength * size))
 
 
 class BatchnormTamper(Solver):
@@ -62,7 +62,7 @@ class BatchnormTamper(Solver):
 
 class Drift(Solver):
     needs: ClassVar[tuple[str, ...]] = ("parameters",)
-    strength: ClassVar[float] = 1e-3  # of the length of an interval's update
+    strength = 1e-3  # of the length of an interval's update
 
     def inputs(self, step: int, state: State) -> Inputs:
         if self.first(step):

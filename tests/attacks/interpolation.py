@@ -25,10 +25,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from gensyn_verify.attacks.jia import Q, redrawn, same_distribution
 from gensyn_verify.attacks.solver import Inputs, Solver, State, difference, length
 
 STANDSTILL = 1e-6  # factor of claimed learning rates
-TOP = 1  # updates an epoch that a rule of Jia et al. is expected to look at
+PLAUSIBLE = 0.05  # p-value of a forged initial tensor
 STRETCH = 64.0  # up to which true updates are lengthened
 
 
@@ -65,9 +66,11 @@ class InitialisationBreak(InfinitesimalUpdate):
         for name in self.anatomy.parameters:
             values = self.numbers(initial, (name,))[name]
             ranks = np.argsort(self.numbers(goal, (name,))[name], axis=None, kind="stable")
-            fresh = np.quantile(values.reshape(-1), self.random.random(values.size))
+            fresh = redrawn(values, self.random)
+            while same_distribution(fresh, values) < PLAUSIBLE:
+                fresh = redrawn(values, self.random)
             placed = np.empty(values.size)
-            placed[ranks] = np.sort(fresh)
+            placed[ranks] = np.sort(fresh, axis=None)
             drawn[name] = placed.reshape(values.shape)
         self.began = self.put(initial, drawn)
 
@@ -79,12 +82,12 @@ class BlindfoldTopQ(InfinitesimalUpdate):
         self._stretch = 1.0
 
     def _true(self, interval: int) -> bool:
-        """Whether an interval is one of the first `TOP` of its epoch, which are trained."""
+        """Whether an interval is one of the first `Q` of its epoch, which are trained."""
         assert self.task.sampler is not None
         epoch = self.task.sampler.steps_per_epoch
         first = interval * self.task.interval
-        since = first - first // epoch * epoch
-        return since // self.task.interval < TOP
+        together = min(-(-epoch // self.task.interval), self.task.intervals)  # intervals of an epoch
+        return first % epoch // self.task.interval < min(Q, together // 2)
 
     @cached_property
     def _made_up(self) -> list[int]:

@@ -149,8 +149,11 @@ class Solver:
     """The honest solver of `task`. `victim` is an honest run of it that a thief can read: log and checkpoints."""
 
     needs: ClassVar[tuple[str, ...]] = ()  # of: victim, parameters, first, buffers
+    strength: float = 1.0  # of attacks that have one
 
-    def __init__(self, name: str, task: Task, victim: Run | None, seed: int, backend: str) -> None:
+    def __init__(
+        self, name: str, task: Task, victim: Run | None, seed: int, backend: str, strength: float | None
+    ) -> None:
         self.name, self.task, self.backend = name, task, backend
         self.random = np.random.default_rng(seed)
         self.types = task.program.inputs_of("state")
@@ -162,6 +165,7 @@ class Solver:
         self._shown: dict[int, Inputs] = {}
         self.began: State | None = None
         self.disguise = True
+        self.strength = self.strength if strength is None else strength
         self.published: bytes | None = None
         self.beacon: bytes | None = None
 

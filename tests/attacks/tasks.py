@@ -11,7 +11,7 @@ from gensyn_verify.protocol.sampler import Sampler
 from gensyn_verify.protocol.task import Policy, Task, write_task
 
 ROWS, BATCH, FEATURES = 60, 8, 7
-STEPS, INTERVAL, SAMPLES = 40, 4, 3
+STEPS, INTERVAL, SAMPLES = 24, 3, 2
 F32 = Dtype.f32
 
 
