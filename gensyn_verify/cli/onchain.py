@@ -33,7 +33,8 @@ class Connection:
         """Send a message, or with --dry-run show what would be sent."""
         if self.dry_run:
             plan = self.settlement.plan(self.wallet, intent, name, *arguments, pays=pays)
-            self.console.say(f"would send {name}: {plan.gas} gas at {plan.fee} wei, {pays / WEI:g} ether or tokens")
+            what = name if plan.call.to == self.settlement.address else f"approve, then {name}"
+            self.console.say(f"would send {what}: {plan.gas} gas at {plan.fee} wei, {pays / WEI:g} ether or tokens")
             return None
         receipt = self.settlement.send(self.wallet, intent, name, *arguments, pays=pays)
         self.console.say(f"sent {name}: transaction 0x{bytes(receipt['transactionHash']).hex()}")

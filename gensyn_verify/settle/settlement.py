@@ -23,13 +23,21 @@ from gensyn_verify.settle.wallet import Plan, Wallet
 ETHER = "0x0000000000000000000000000000000000000000"
 BURN = "0x000000000000000000000000000000000000dEaD"
 WHOLE_LOG = 2**256 - 1
+
+
+def _function(name: str, inputs: Sequence[str], output: str) -> dict[str, Any]:
+    """The ABI of a function."""
+    takes = [{"type": t, "name": ""} for t in inputs]
+    gives = [{"type": output, "name": ""}]
+    return {"type": "function", "name": name, "stateMutability": "nonpayable", "inputs": takes, "outputs": gives}
+
+
 _ERC20 = [
-    {
-        "type": "function", "name": "approve", "stateMutability": "nonpayable",
-        "inputs": [{"type": "address", "name": "spender"}, {"type": "uint256", "name": "amount"}],
-        "outputs": [{"type": "bool", "name": ""}],
-    }
-]  # fmt: skip
+    _function("approve", ["address", "uint256"], "bool"),
+    _function("allowance", ["address", "address"], "uint256"),
+    _function("balanceOf", ["address"], "uint256"),
+]
+_TRANSFER_FAILED = keccak256(b"TransferFailed()")[:4]
 
 
 class State(IntEnum):
@@ -210,24 +218,54 @@ class Settlement:
 
     def send(self, wallet: Wallet, intent: str, name: str, *arguments: Any, pays: int = 0) -> Mapping[str, Any]:
         """Send a message. `pays`: of the asset; a token is approved first. Raises RefusedError."""
-        intent = f"{self.address} {intent}"
-        if pays and self.asset != ETHER:
-            token = self.chain.web3.eth.contract(address=self.asset, abi=_ERC20)
-            data = _bytes(token.encode_abi("approve", [self.address, pays]))
-            wallet.send(f"{intent} approve", self.asset, data)
-        value = pays if self.asset == ETHER else 0
+        intent, data = f"{self.address} {intent}", self._data(name, arguments)
+        if not wallet.journal.of(intent):  # else it was approved before that was signed
+            self._approve(wallet, self._approvals(wallet, name, data, pays))
         try:
-            return wallet.send(intent, self.address, self._data(name, arguments), value)
+            return wallet.send(intent, self.address, data, self._value(pays))
         except RevertedError as error:
             raise self._refused(name, error) from None
 
     def plan(self, wallet: Wallet, intent: str, name: str, *arguments: Any, pays: int = 0) -> Plan:
-        """What `send` would send; nothing is sent."""
-        value = pays if self.asset == ETHER else 0
+        """What `send` would send first, an approval where one is needed; nothing is sent."""
+        data = self._data(name, arguments)
+        for approval in self._approvals(wallet, name, data, pays):
+            return wallet.plan(f"{intent} approve", self.asset, approval)
         try:
-            return wallet.plan(intent, self.address, self._data(name, arguments), value)
+            return wallet.plan(intent, self.address, data, self._value(pays))
         except RevertedError as error:
             raise self._refused(name, error) from None
+
+    def _approve(self, wallet: Wallet, approvals: Sequence[bytes]) -> None:
+        for approval in approvals:
+            # The nonce tells one approval from the next: the same may be needed again.
+            intent = f"{self.address} approve {approval.hex()} {self.chain.nonce(wallet.address)}"
+            try:
+                wallet.send(intent, self.asset, approval)
+            except RevertedError as error:
+                raise self._refused(f"payment, for the token {self.asset} refuses approve", error) from None
+
+    def _value(self, pays: int) -> int:
+        return pays if self.asset == ETHER else 0
+
+    def _approvals(self, wallet: Wallet, name: str, data: bytes, pays: int) -> list[bytes]:
+        """Calls of the token without which a message would not be paid: none where it is refused for another reason."""
+        if not pays or self.asset == ETHER:
+            return []
+        try:
+            self.chain.call(Call(wallet.address, self.address, data))
+        except RevertedError as error:
+            if error.data != _TRANSFER_FAILED:
+                raise self._refused(name, error) from None
+        else:
+            return []
+        token = self.chain.web3.eth.contract(address=self.asset, abi=_ERC20)
+        has = token.functions.balanceOf(wallet.address).call()
+        if has < pays:
+            raise RefusedError(f"{name} takes {pays} of the token {self.asset}; {wallet.address} has {has}")
+        allowed = token.functions.allowance(wallet.address, self.address).call()
+        amounts = [0, pays] if allowed else [pays]  # many tokens refuse to go from one amount to another
+        return [_bytes(token.encode_abi("approve", [self.address, amount])) for amount in amounts]
 
     def _data(self, name: str, arguments: Sequence[Any]) -> bytes:
         return _bytes(self.contract.encode_abi(name, list(arguments)))
