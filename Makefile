@@ -18,7 +18,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.c tests/native/*.cpp exampl
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-coverage test-slither test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models bench wheel clean
+.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-coverage test-slither test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models attacks bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -131,6 +131,11 @@ test-exhaustive: $(VENV)/.dev
 # Mutated bundles, many: GENSYN_VERIFY_FUZZ_CASES (default 100000) of series GENSYN_VERIFY_FUZZ_SEED.
 test-fuzz: $(VENV)/.dev
 	GENSYN_VERIFY_FUZZ_CASES=$${GENSYN_VERIFY_FUZZ_CASES:-100000} $(BIN)/pytest -q tests/protocol/test_fuzz.py $(ARGS)
+
+# Every attack against every verification rule: bench/results/attacks.json and docs/attacks.md. ARGS picks, e.g.
+# ARGS="--model gpt --kind drift".
+attacks: $(VENV)/.dev
+	$(BIN)/python -m tests.attacks.report $(ARGS)
 
 # Bits first, then times beside the peers; ARGS picks, e.g. ARGS=bench/bench_dot.py.
 bench: $(VENV)/.dev
