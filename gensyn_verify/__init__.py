@@ -30,7 +30,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gensyn_verify.api import capture, compile, open_run, open_task, pinpoint, record, record_loop, replay, solve
+    from gensyn_verify.api import (
+        calibrate,
+        capture,
+        compile,
+        escalate,
+        open_run,
+        open_task,
+        pinpoint,
+        record,
+        record_loop,
+        replay,
+        solve,
+    )
     from gensyn_verify.errors import GensynVerifyError
     from gensyn_verify.program import Program
     from gensyn_verify.protocol.identity import Identity
@@ -40,8 +52,10 @@ if TYPE_CHECKING:
     from gensyn_verify.protocol.task import Task
 
 _HOME = {
+    "calibrate": "api",
     "capture": "api",
     "compile": "api",
+    "escalate": "api",
     "open_run": "api",
     "open_task": "api",
     "pinpoint": "api",
@@ -61,8 +75,8 @@ _HOME = {
 }
 
 __all__ = [
-    "Finding", "GensynVerifyError", "Identity", "Policy", "Program", "Report", "Run", "Task", "Verdict", "capture",
-    "compile", "open_run", "open_task", "pinpoint", "record", "record_loop", "replay", "solve",
+    "Finding", "GensynVerifyError", "Identity", "Policy", "Program", "Report", "Run", "Task", "Verdict", "calibrate",
+    "capture", "compile", "escalate", "open_run", "open_task", "pinpoint", "record", "record_loop", "replay", "solve",
 ]  # fmt: skip
 
 

@@ -4,6 +4,8 @@ capture     a PyTorch training step and its data -> task
 solve       task -> run
 replay      run -> report
 pinpoint    two runs -> where they part, down to one operation
+calibrate   a task -> the same task verified by distances, with thresholds from honest replays
+escalate    a disputed interval of such a run -> an exact task and a run of it
 compile     a training step for a loop of one's own
 record      that loop -> run
 record_loop a loop whose step cannot be captured -> run
@@ -20,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from gensyn_verify.errors import BundleError, CaptureError
 from gensyn_verify.protocol import replay as replaying
+from gensyn_verify.protocol.calibrate import calibrate
+from gensyn_verify.protocol.escalate import escalate
 from gensyn_verify.protocol.pinpoint.descent import pinpoint
 from gensyn_verify.protocol.policy import Policy
 from gensyn_verify.protocol.record import INTERVAL, record
@@ -152,4 +156,7 @@ def replay(
     return dataclasses.replace(report, notes=(*report.notes, *executor.notes(code.source, opened.header.environment)))
 
 
-__all__ = ["capture", "compile", "open_run", "open_task", "pinpoint", "record", "record_loop", "replay", "solve"]
+__all__ = [
+    "calibrate", "capture", "compile", "escalate", "open_run", "open_task", "pinpoint", "record", "record_loop",
+    "replay", "solve",
+]  # fmt: skip

@@ -1,8 +1,8 @@
 """`gverify`: parse, call, show. Nothing here decides anything; each command is one call of `gensyn_verify.api`.
 
 console    results on stdout (text, or one JSON document), progress on stderr
-demo, demo_settlement, capture, submit, solve, attest, challenge, settle, watch, replay, pinpoint, attack, simulate,
-inspect, doctor     one command a file
+demo, demo_settlement, capture, submit, solve, attest, challenge, settle, watch, calibrate, replay, escalate,
+pinpoint, attack, simulate, inspect, doctor     one command a file
 onchain    what the commands share that talk to a chain
 selftest   what `doctor` checks
 
@@ -33,7 +33,9 @@ COMMANDS = (
     "challenge",
     "settle",
     "watch",
+    "calibrate",
     "replay",
+    "escalate",
     "pinpoint",
     "attack",
     "simulate",

@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trust-code", metavar="FILE.py:FUNCTION", help="execute this file of yours, the code that the run was made by"
     )
+    group.add_argument("--plot", metavar="FILE", help="mode threshold: draw distances over the run, as SVG")
     add_machine_arguments(parser)
 
 
@@ -111,7 +112,23 @@ def run(args: argparse.Namespace, console: Console) -> int:
             **how,
             progress=advance,
         )
+    if args.plot:
+        draw(report, args, console)
     return show(report, args.share, console)
+
+
+def draw(report: Report, args: argparse.Namespace, console: Console) -> None:
+    """Distances over the run beside their thresholds, into the file of --plot."""
+    from gensyn_verify import api
+    from gensyn_verify.errors import MalformedError
+    from gensyn_verify.protocol import plot
+
+    task = api.open_run(args.run_path, args.task).task
+    thresholds = task.policy.thresholds if task is not None else None
+    if thresholds is None:
+        raise MalformedError("--plot draws distances; this task is verified bit for bit")
+    with open(args.plot, "w", encoding="utf-8") as file:
+        file.write(plot.draw(report, thresholds))
 
 
 def show(report: Report, shares: list[Fraction], console: Console) -> int:

@@ -33,7 +33,7 @@ from gensyn_verify.protocol.run import Run, StepHasher, checkpoint, open_run, st
 from gensyn_verify.protocol.steps import Layout, Segment, StepRecord
 from gensyn_verify.protocol.store import ContentMismatchError
 from gensyn_verify.protocol.task import Task, open_task
-from gensyn_verify.protocol.threshold import Deviation, Drift, Examiner, Outcome, Statistic, over_the_run
+from gensyn_verify.protocol.threshold import Deviation, Drift, Examiner, Interval, Outcome, Statistic, over_the_run
 
 Progress = Callable[[int, int], None]
 State = dict[str, Array]
@@ -95,8 +95,11 @@ def measure(
         audit.check_checkpoints()
     for problem in (*map(str, audit.findings), *audit.gaps):
         raise BundleError(f"{run.url}: {problem}")
-    examiner = Examiner(run.task.program, audit.executor(backend), noise, probes, seed, None)
-    found = [audit.examine(examiner, n, lambda steps: None) for n in range(audit.intervals)]
+    examiner = Examiner(run.task.program, audit.executor(backend), seed)
+    found = [
+        audit.examine(examiner, n, lambda interval: examiner.measure(interval, noise, probes))
+        for n in range(audit.intervals)
+    ]
     return [d for d in found if d is not None], examiner.drift
 
 
@@ -319,7 +322,7 @@ class _Audit:
         """Mode threshold: the chosen intervals, each with its probes."""
         seed = keccak256(b"gensyn_verify.probes.1" + self.beacon + self.commitment)
         executor = self.executor(backend)
-        examiner = Examiner(self.task.program, executor, thresholds.noise, thresholds.probes, seed, thresholds)
+        examiner = Examiner(self.task.program, executor, seed)
         chosen = sorted({*self.sampled, *self.largest})
         per_interval = (1 + thresholds.probes) * self.task.interval
         for done, n in enumerate(chosen):
@@ -328,7 +331,7 @@ class _Audit:
                 if progress is not None:
                     progress(done * per_interval + min(steps, per_interval), len(chosen) * per_interval)
 
-            deviation = self.examine(examiner, n, advance)
+            deviation = self.examine(examiner, n, lambda interval: examiner.judge(interval, thresholds), advance)
             if deviation is not None:
                 self.deviations.append(deviation)
                 self.replayed.append(n)
@@ -336,7 +339,13 @@ class _Audit:
         if not self.deviations:
             self.gaps.append("no interval was executed again")
 
-    def examine(self, examiner: Examiner, n: int, advance: Callable[[int], None]) -> Deviation | None:
+    def examine(
+        self,
+        examiner: Examiner,
+        n: int,
+        measured: Callable[[Interval], Deviation],
+        advance: Callable[[int], None] = lambda steps: None,
+    ) -> Deviation | None:
         """The closing checkpoint of interval `n` beside its replay; None, with the reason noted, where data lack."""
         first = n * self.task.interval
         records = self._segment(n).steps
@@ -359,7 +368,7 @@ class _Audit:
                 assert found is not None
                 yield found
 
-        deviation = examiner.examine(n, opening, inputs_again, closing)
+        deviation = measured(Interval(n, opening, inputs_again, closing))
         for name in deviation.unequal:
             message = f"interval {n} closes with another {name!r}, which no rounding reaches"
             replayed = "the replay's"
@@ -476,7 +485,7 @@ class _Audit:
             if s.name not in worst or (s.outcome.value, s.value) > (worst[s.name].outcome.value, worst[s.name].value):
                 worst[s.name] = s
         all = [*worst.values(), *over_the_run(self.deviations, self.drift, thresholds)]
-        return sorted(all, key=lambda s: -s.outcome.value)
+        return sorted(all, key=lambda s: (s.outcome.value, s.value - s.accept), reverse=True)
 
     def report(self, backend: Backend) -> Report:
         exact = self.thresholds is None

@@ -35,7 +35,6 @@ State = Mapping[str, Array]
 Inputs = Callable[[], Iterable[tuple[State, State]]]  # (batch, scalars) of every step of an interval, again and again
 
 _DOMAIN = b"gensyn_verify.probe.1"
-FURTHER = 3  # times the policy's probes, added where an interval is not accepted at once
 LEAST_EXCESS = -40.0  # bits; what is nearer, equal tensors for one, counts as this
 FLOOR = 2.0**-26  # of a tensor's own norm: a quarter of an ulp; a probe's distance counts as at least this
 SIGMAS = 6.0  # of the budget and of coherence
@@ -77,21 +76,32 @@ class Statistic:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """What is measured: the states that an interval opens and closes with, and the inputs of its steps."""
+
+    number: int
+    opening: State
+    inputs: Inputs
+    closing: State
+
+
+@dataclass(frozen=True)
 class TensorDeviation:
     """One float tensor at the end of an interval.
 
-    `found`: norms of solver - replay. `probe`: of the farthest probe - replay, in each norm. `update`: l2 of replay -
-    opening. `cosine`: of the solver's update and the replay's.
+    `found`: norms of solver - replay. `probe`, `coarse`: of the farthest (coarse) probe - replay, in each norm.
+    `update`: l2 of replay - opening. `cosine`: of the solver's update and the replay's.
     """
 
     found: Norms
     probe: Norms
+    coarse: Norms
     update: float
     cosine: float
 
-    def excess(self, norm: str) -> float:
-        """log2 of found over probe, in bits; infinite for what is no number."""
-        found, probe = getattr(self.found, norm), getattr(self.probe, norm)
+    def excess(self, norm: str, coarse: bool = False) -> float:
+        """log2 of found over the farthest probe, in bits; infinite for what is no number."""
+        found, probe = getattr(self.found, norm), getattr(self.coarse if coarse else self.probe, norm)
         if found == 0.0:
             return LEAST_EXCESS
         if not math.isfinite(found):
@@ -103,19 +113,21 @@ class TensorDeviation:
 class Deviation:
     """One replayed interval: its float tensors, and the names of others that are not equal.
 
-    `ulps` is the histogram of `distance.ulps` over all float tensors.
+    `probes` and `coarse_probes` count the probes; `ulps` is the histogram of `distance.ulps` over all float tensors.
     """
 
     interval: int
     steps: int
     probes: int
+    coarse_probes: int
     tensors: dict[str, TensorDeviation]
     unequal: tuple[str, ...]
     ulps: tuple[int, ...]
 
-    def worst(self, norm: str) -> tuple[float, str]:
+    def worst(self, norm: str, coarse: bool = False) -> tuple[float, str]:
         """The largest excess and its tensor."""
-        return max(((t.excess(norm), name) for name, t in self.tensors.items()), default=(LEAST_EXCESS, ""))
+        found = ((t.excess(norm, coarse), name) for name, t in self.tensors.items())
+        return max(found, default=(LEAST_EXCESS, ""))
 
     @property
     def resolution(self) -> float:
@@ -132,18 +144,20 @@ class Deviation:
         return math.sqrt(sum(v * v for v in values)) if norm == "l2" else sum(values)
 
     def statistics(self, thresholds: Thresholds) -> tuple[Statistic, ...]:
+        """Excess: undecided above its limit. Coarse excess, where it was measured: rejected above the same limit."""
         t = thresholds
-        out = []
-        for norm in ("l2", "linf"):
-            value, tensor = self.worst(norm)
-            limits = getattr(t, f"accept_{norm}") / BIT, getattr(t, f"reject_{norm}") / BIT
-            out.append(Statistic(f"excess {norm}", value, *limits, "bits", self.interval, tensor))
-        out.append(Statistic("resolution", self.resolution, t.resolution / BIT, math.inf, "bits", self.interval))
+        out = [Statistic("resolution", self.resolution, t.resolution / BIT, math.inf, "bits", self.interval)]
+        for coarse in (False, True) if self.coarse_probes else (False,):
+            for norm in ("l2", "linf"):
+                value, tensor = self.worst(norm, coarse)
+                limit = getattr(t, f"accept_{norm}") / BIT
+                name = f"coarse excess {norm}" if coarse else f"excess {norm}"
+                out.append(Statistic(name, value, limit, limit if coarse else math.inf, "bits", self.interval, tensor))
         return tuple(out)
 
     def outcome(self, thresholds: Thresholds) -> Outcome:
         """Of this interval alone. Where a replay cannot tell, no distance accepts or rejects."""
-        *excesses, resolution = (s.outcome for s in self.statistics(thresholds))
+        resolution, *excesses = (s.outcome for s in self.statistics(thresholds))
         if resolution is not Outcome.ACCEPT:
             return Outcome.UNDECIDED
         return max(excesses, key=lambda o: o.value)
@@ -154,116 +168,147 @@ class Drift:
     """Whether the deviations of a run point one way: the mean cosine between those of any two intervals.
 
     A solver that pushes a little in every interval, within what rounding explains, pushes somewhere; rounding does not.
-    Each deviation is scaled by its tensors' probes and to length 1; `total` is the sum.
+    Each deviation is scaled by its tensors' probes and to length 1. `total` is the sum, `last` the latest, `cosines`
+    those between each and the one before it.
     """
 
     total: dict[str, Array] = field(default_factory=dict)
+    last: dict[str, Array] = field(default_factory=dict)
+    cosines: list[float] = field(default_factory=list)
     count: int = 0
 
     def add(self, differences: Mapping[str, Array], tensors: Mapping[str, TensorDeviation]) -> None:
         scaled = {n: d / tensors[n].probe.l2 for n, d in differences.items() if tensors[n].probe.l2 > 0.0}
-        length = math.sqrt(sum(float(np.dot(d.reshape(-1), d.reshape(-1))) for d in scaled.values()))
+        length = math.sqrt(_inner(scaled, scaled))
         if not 0.0 < length < math.inf:
             return
+        unit = {name: d / length for name, d in scaled.items()}
+        if self.count:
+            self.cosines.append(_inner(unit, self.last))
+        self.total = {name: d + self.total[name] if name in self.total else d for name, d in unit.items()}
+        self.last = unit
         self.count += 1
-        for name, d in scaled.items():
-            before = self.total.get(name)
-            self.total[name] = d / length if before is None else before + d / length
 
     @property
     def coherence(self) -> float:
         """From -1 / (count - 1) to 1; 0 with fewer than two deviations."""
         if self.count < 2:
             return 0.0
-        square = sum(float(np.dot(d.reshape(-1), d.reshape(-1))) for d in self.total.values())
-        return (square - self.count) / (self.count * (self.count - 1))
+        return (_inner(self.total, self.total) - self.count) / (self.count * (self.count - 1))
+
+
+def _inner(x: Mapping[str, Array], y: Mapping[str, Array]) -> float:
+    return sum(float(np.dot(x[n].reshape(-1), y[n].reshape(-1))) for n in x.keys() & y.keys())
 
 
 class Examiner:
     """Replays intervals of one run and measures them. `seed`: 32 bytes that the solver could not foresee."""
 
-    def __init__(
-        self, program: Program, executor: Executor, noise: int, probes: int, seed: bytes, accept: Thresholds | None
-    ) -> None:
-        self._executor = executor
-        self._noise, self._probes, self._seed, self._accept = noise, probes, seed, accept
+    def __init__(self, program: Program, executor: Executor, seed: bytes) -> None:
+        self._executor, self._seed = executor, seed
         types = program.inputs_of("state")
-        self._floats = float_types(types)
+        self.floats = float_types(types)
         fixed = constants(program)
         self._perturbed = [n for n, t in types.items() if t.dtype is Dtype.f32 and n not in fixed]
         self.drift = Drift()
         self.steps = 0
 
-    def examine(self, interval: int, opening: State, inputs: Inputs, closing: State) -> Deviation:
-        """Replay and probe `interval` and measure its closing checkpoint; more probes where it is not accepted."""
-        before = self.steps
-        replay = self._run(opening, inputs)
-        steps = self.steps - before
-        found = {n: difference(closing[n], replay[n], t.dtype) for n, t in self._floats.items()}
-        counts = [ulps(closing[n], replay[n], t.dtype) for n, t in self._floats.items()]
-        histogram = tuple(map(sum, zip(*counts, strict=True)))
-        unequal = tuple(n for n, a in replay.items() if n not in self._floats and not np.array_equal(a, closing[n]))
-        tensors = {n: self._tensor(n, found[n], opening[n], replay[n], closing[n]) for n in self._floats}
-        first, further = range(self._probes), range(self._probes, self._probes * (1 + FURTHER))
-        for probes in (first, further):
-            for probe in probes:
-                self._probe(interval, probe, opening, inputs, replay, tensors)
-            deviation = Deviation(interval, steps, probes.stop, dict(tensors), unequal, histogram)
-            if self._accept is None or deviation.outcome(self._accept) is Outcome.ACCEPT:
-                break
-        self.drift.add(found, tensors)
+    def judge(self, interval: Interval, t: Thresholds) -> Deviation:
+        """Measure with the policy's probes; where they do not accept, with as many more and as many coarse ones."""
+        measured = _Measurement(self, interval)
+        measured.probe(t.noise, t.probes)
+        if measured.deviation().outcome(t) is not Outcome.ACCEPT:
+            measured.probe(t.noise, t.probes)
+            measured.probe(t.coarse, t.probes, coarse=True)
+        return self._end(measured)
+
+    def measure(self, interval: Interval, noise: int, probes: int, coarse: int = 0) -> Deviation:
+        """Measure with `probes` probes of 2^-noise, and as many of 2^-coarse if that is not 0."""
+        measured = _Measurement(self, interval)
+        measured.probe(noise, probes)
+        if coarse:
+            measured.probe(coarse, probes, coarse=True)
+        return self._end(measured)
+
+    def _end(self, measured: _Measurement) -> Deviation:
+        deviation = measured.deviation()
+        self.drift.add(measured.found, deviation.tensors)
         return deviation
 
-    def _run(self, opening: State, inputs: Inputs, signs: Iterator[Array] | None = None) -> dict[str, Array]:
-        """The state after the interval; `signs` makes it a probe."""
-        self._executor.load(opening)
-        for batch, scalars in inputs():
+    def run(self, interval: Interval, signs: Iterator[Array] | None = None, noise: int = 0) -> dict[str, Array]:
+        """The state after the interval; `signs` and `noise` make it a probe."""
+        self._executor.load(interval.opening)
+        up, down = np.float32(1 + 2.0**-noise), np.float32(1 - 2.0**-noise)
+        for batch, scalars in interval.inputs():
             if signs is not None:
                 state = dict(self._executor.state())
-                self._executor.load(state | {n: self._perturb(state[n], next(signs)) for n in self._perturbed})
+                moved = {n: _perturbed(state[n], next(signs), up, down) for n in self._perturbed}
+                self._executor.load(state | moved)
             self._executor.step(batch, scalars)
             self.steps += 1
         return {n: np.array(a) for n, a in self._executor.state().items()}
 
-    def _perturb(self, tensor: Array, words: Array) -> Array:
-        up, down = np.float32(1 + 2.0**-self._noise), np.float32(1 - 2.0**-self._noise)
-        bits = np.unpackbits(words.view(np.uint8), count=tensor.size).reshape(tensor.shape)
-        with np.errstate(all="ignore"):
-            return np.where(bits == 1, tensor * up, tensor * down)
-
-    def _signs(self, interval: int, probe: int, shapes: list[int]) -> Iterator[Array]:
+    def signs(self, interval: Interval, probe: int) -> Iterator[Array]:
         """Random bits for every perturbed tensor of every step: NumPy's Philox under keccak(seed, interval, probe)."""
-        digest = keccak256(_DOMAIN + self._seed + interval.to_bytes(8, "big") + probe.to_bytes(8, "big"))
+        digest = keccak256(_DOMAIN + self._seed + interval.number.to_bytes(8, "big") + probe.to_bytes(8, "big"))
         stream = np.random.Philox(key=int.from_bytes(digest[:16], "big"))
         while True:
-            for elements in shapes:
-                yield stream.random_raw(-(-elements // 64)).astype("<u8")
+            for name in self._perturbed:
+                yield stream.random_raw(-(-interval.opening[name].size // 64)).astype("<u8")
 
-    def _probe(
-        self,
-        interval: int,
-        probe: int,
-        opening: State,
-        inputs: Inputs,
-        replay: State,
-        tensors: dict[str, TensorDeviation],
-    ) -> None:
-        """One more probe into `tensors`."""
-        shapes = [opening[n].size for n in self._perturbed]
-        state = self._run(opening, inputs, self._signs(interval, probe, shapes))
-        for name, type in self._floats.items():
-            t = tensors[name]
-            reached = t.probe.farther(Norms.of(difference(state[name], replay[name], type.dtype)))
-            tensors[name] = TensorDeviation(t.found, reached, t.update, t.cosine)
 
-    def _tensor(self, name: str, found: Array, opening: Array, replay: Array, closing: Array) -> TensorDeviation:
-        """The deviation before any probe."""
-        dtype = self._floats[name].dtype
-        update = difference(replay, opening, dtype)
-        own = Norms.of(difference(replay, np.zeros_like(replay), dtype))
-        floor = Norms(own.l1 * FLOOR, own.l2 * FLOOR, own.linf * FLOOR)
-        towards = cosine(update, difference(closing, opening, dtype))
-        return TensorDeviation(Norms.of(found), floor, Norms.of(update).l2, towards)
+class _Measurement:
+    """One interval while probes are added."""
+
+    def __init__(self, examiner: Examiner, interval: Interval) -> None:
+        self._examiner, self._interval = examiner, interval
+        before = examiner.steps
+        self._replay = replay = examiner.run(interval)
+        self._steps = examiner.steps - before
+        self.found = {n: difference(interval.closing[n], replay[n], t.dtype) for n, t in examiner.floats.items()}
+        self._fine = {n: _floor(replay[n], t.dtype) for n, t in examiner.floats.items()}
+        self._rough = dict(self._fine)
+        self._probes = self._coarse = 0
+
+    def probe(self, noise: int, count: int, coarse: bool = False) -> None:
+        """`count` more probes; what a fine one reaches, a coarse one counts as having reached."""
+        for _ in range(count):
+            signs = self._examiner.signs(self._interval, self._probes + self._coarse)
+            state = self._examiner.run(self._interval, signs, noise)
+            for name, type in self._examiner.floats.items():
+                norms = Norms.of(difference(state[name], self._replay[name], type.dtype))
+                self._rough[name] = self._rough[name].farther(norms)
+                if not coarse:
+                    self._fine[name] = self._fine[name].farther(norms)
+            self._probes, self._coarse = self._probes + (not coarse), self._coarse + coarse
+
+    def deviation(self) -> Deviation:
+        floats, tensors, counts = self._examiner.floats, {}, []
+        states = self._interval.opening, self._interval.closing, self._replay
+        for name, type in floats.items():
+            opening, closing, replay = (state[name] for state in states)
+            update, claimed = difference(replay, opening, type.dtype), difference(closing, opening, type.dtype)
+            tensors[name] = TensorDeviation(
+                Norms.of(self.found[name]), self._fine[name], self._rough[name], Norms.of(update).l2,
+                cosine(update, claimed),
+            )  # fmt: skip
+            counts.append(ulps(closing, replay, type.dtype))
+        exact = self._replay.keys() - floats.keys()
+        unequal = tuple(sorted(n for n in exact if not np.array_equal(self._replay[n], self._interval.closing[n])))
+        histogram = tuple(map(sum, zip(*counts, strict=True)))
+        return Deviation(self._interval.number, self._steps, self._probes, self._coarse, tensors, unequal, histogram)
+
+
+def _floor(replay: Array, dtype: Dtype) -> Norms:
+    """What a probe's distance counts as at least."""
+    own = Norms.of(difference(replay, np.zeros_like(replay), dtype))
+    return Norms(own.l1 * FLOOR, own.l2 * FLOOR, own.linf * FLOOR)
+
+
+def _perturbed(tensor: Array, words: Array, up: np.float32, down: np.float32) -> Array:
+    bits = np.unpackbits(words.view(np.uint8), count=tensor.size).reshape(tensor.shape)
+    with np.errstate(all="ignore"):
+        return np.where(bits == 1, tensor * up, tensor * down)
 
 
 def over_the_run(deviations: Sequence[Deviation], drift: Drift, thresholds: Thresholds) -> tuple[Statistic, ...]:

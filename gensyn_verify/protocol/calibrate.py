@@ -1,0 +1,335 @@
+"""Thresholds of a task from honest replays across the machines and kernels that honest solvers use.
+
+Every variation (instruction set, threads, backend, precision, Python with another PyTorch) solves the task in a process
+of its own, some of them from other initial parameters and in another order of batches. The verifier measures every
+interval of these runs as it would in a verification. What it finds are the excesses of honest intervals:
+
+    accept   the excess that an honest interval passes with probability UNDECIDED
+    coarse   noise so much larger than that of probes as the excess passed with probability `rate` is above `accept`
+
+The tails of excesses are exponential (they are logarithms of distances, whose tails are powers), so both follow from
+the values above the 80 % quantile: tail(p) = u + sigma ln(p_u / p), with the upper 95 % confidence limit of sigma.
+Derivation, and what was measured beyond calibration: docs/thresholds.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.errors import BackendError, BundleError, MalformedError
+from gensyn_verify.program.types import Dtype
+from gensyn_verify.protocol.distance import difference
+from gensyn_verify.protocol.policy import BIT, RATE, SHARE, Policy, Thresholds
+from gensyn_verify.protocol.replay import measure
+from gensyn_verify.protocol.roots import constants
+from gensyn_verify.protocol.run import open_run
+from gensyn_verify.protocol.sampler import Sampler
+from gensyn_verify.protocol.task import Task, open_task, write_task
+from gensyn_verify.protocol.threshold import Deviation, Drift
+
+NOISES = (19, 15, 11, 8, 5)  # tried in this order: binary32, then kernels of ever lower precision
+PROBES = 3
+UNDECIDED = 1e-3  # of honest intervals, at the accept thresholds
+CONFIDENCE = 0.95
+QUANTILE = 0.8  # where the tail begins
+LEAST_SIGMA = 0.1  # bits: a scale estimated from few nearly equal values is not believed
+ROOM = 2.0  # bits that the resolution may be worse than in any honest interval
+BLIND = -1.0  # bits: where probes go half as far as training does, replays cannot tell
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One way to run a program honestly: a backend, a number of threads, an environment, a Python."""
+
+    name: str
+    backend: str = "vendor"
+    threads: int = 1
+    environment: tuple[tuple[str, str], ...] = ()
+    python: str = ""  # default: the one that runs
+
+    def command(self, task: str, out: str) -> list[str]:
+        options = ["--out", out, "--backend", self.backend, "--threads", str(self.threads), "--quiet"]
+        return [self.python or sys.executable, "-m", "gensyn_verify.cli", "solve", task, *options]
+
+
+def _instructions(aten: str, onednn: str, mkl: str) -> tuple[tuple[str, str], ...]:
+    return (("ATEN_CPU_CAPABILITY", aten), ("ONEDNN_MAX_CPU_ISA", onednn), ("MKL_ENABLE_INSTRUCTIONS", mkl))
+
+
+def variations(backend: str = "vendor", pythons: Sequence[str] = ()) -> list[Variation]:
+    """What this machine can vary: PyTorch's instruction sets, one thread and all, every further Python given."""
+    levels: dict[str, tuple[tuple[str, str], ...]] = {"best": ()}
+    if not backend.startswith("vendor:cuda") and not backend.startswith("vendor:mps"):
+        levels |= {
+            "avx2": _instructions("avx2", "AVX2", "AVX2"),
+            "default": _instructions("default", "SSE41", "SSE4_2"),
+        }
+    threads = sorted({1, os.cpu_count() or 1})
+    out = [Variation(f"{level}, {n} threads", backend, n, e) for level, e in levels.items() for n in threads]
+    return out + [Variation(f"best, 1 threads, {python}", backend, 1, (), python) for python in pythons]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The thresholds, the honest excesses behind them (l2, linf of every interval), what was varied.
+
+    `resolution` is the median one.
+    """
+
+    thresholds: Thresholds
+    variations: tuple[str, ...]
+    intervals: int
+    excess_l2: tuple[float, ...]
+    excess_linf: tuple[float, ...]
+    cosines: tuple[float, ...]
+    resolution: float
+
+    @property
+    def counted(self) -> float:
+        """Upper limit, at CONFIDENCE, of the share of honest intervals beyond all of these, by counting alone."""
+        return float(1.0 - (1.0 - CONFIDENCE) ** (1.0 / len(self.excess_l2)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "counted": self.counted}
+
+    def __str__(self) -> str:
+        t = self.thresholds
+        lines = [f"calibrated on {t.replays} honest interval replays: {', '.join(self.variations)}"]
+        lines.append(f"  probes      {t.probes} an interval, state times 1 +- 2^-{t.noise} before every step")
+        lines.append(f"  coarse      where they do not accept, probes of 2^-{t.coarse}")
+        for norm, values in (("l2", self.excess_l2), ("linf", self.excess_linf)):
+            low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])
+            limit = f"accepted to {getattr(t, f'accept_{norm}') / BIT:.2f}"
+            lines.append(f"  excess {norm:5}{low:.2f} to {high:.2f} bits, median {middle:.2f}; {limit}")
+        told = self.resolution + t.accept_l2 / BIT
+        lines.append(f"  resolution  {self.resolution:.2f} bits, the median: accepted is what is off by less than")
+        lines.append(
+            f"              2^{told:.1f} of an update, rejected what is off by 2^{told + t.noise - t.coarse:.1f}"
+        )
+        lines.append(
+            f"  rejects     an honest interval with probability {t.rate / RATE:.2g}, by the fitted tail; by counting "
+            f"alone, below {self.counted:.2g} ({CONFIDENCE:.0%} confidence)"
+        )
+        return "\n".join(lines)
+
+
+def calibrate(
+    task: Task | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    ways: Sequence[Variation] | None = None,
+    seeds: int = 2,
+    intervals: int = 12,
+    rate: float = 1e-4,
+    probes: int = PROBES,
+    noise: int | None = None,
+    samples: int | None = None,
+    largest: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Task, Calibration]:
+    """A copy of `task` at `out` whose policy has mode threshold, and what it was derived from.
+
+    Each of `ways` (default `variations()`) solves the first `intervals` intervals `seeds` times: once as the task says,
+    then from shuffled initial parameters and in other orders of batches. `rate`: probability that an honest interval
+    is rejected. `noise` None: the least one that explains what honest kernels do. `samples`, `largest`: of the policy,
+    default the task's. `seed` draws probes, shuffles and orders.
+    Raises BundleError for a recorded task, BackendError where a variation fails, MalformedError where rounding alone
+    moves an interval as far as training does.
+    """
+    if not isinstance(task, Task):
+        task = open_task(task)
+    if task.recorded:
+        raise BundleError(f"{task.store.folder.url} is a recorded task: its batches are with its runs, nothing to vary")
+    if not task.program.nodes:
+        raise BundleError(f"{task.store.folder.url} holds code, not a program: nothing here can run it")
+    if not 0.0 < rate <= UNDECIDED:
+        raise MalformedError(f"rate is {rate}; expected above 0 and at most {UNDECIDED}")
+    ways = variations() if ways is None else ways
+    steps = min(task.steps, intervals * task.interval)
+    with tempfile.TemporaryDirectory(prefix="gverify-calibrate-") as folder:
+        tasks = [_varied(task, Path(folder) / f"task{s}", steps, seed, s) for s in range(seeds)]
+        total = len(tasks) * len(ways)
+        found: list[tuple[Deviation, ...]] = []
+        drifts: list[Drift] = []
+        finals: dict[int, dict[str, Array]] = {}
+        for done, (s, way) in enumerate((s, way) for way in ways for s in range(seeds)):
+            run = open_run(_solve(tasks[s], way, Path(folder) / f"run{done}"), tasks[s])
+            if noise is None:
+                noise = _noise(run, probes, seed)
+            key = seed.to_bytes(8, "big") + done.to_bytes(24, "big")
+            deviations, drift = measure(run, noise=noise, probes=probes, seed=key)
+            found.append(tuple(deviations))
+            drifts.append(drift)
+            finals.setdefault(s, run.checkpoint())
+            if progress is not None:
+                progress(done + 1, total)
+        reference = _apart(task, finals)
+    calibration = _derive(
+        [d for run_found in found for d in run_found], drifts, noise or NOISES[0], probes, rate, reference
+    )
+    calibration = dataclasses.replace(calibration, variations=tuple(way.name for way in ways))
+    policy = Policy(
+        "threshold",
+        task.policy.samples if samples is None else samples,
+        task.policy.largest if largest is None else largest,
+        calibration.thresholds,
+    )
+    return with_policy(task, out, policy), calibration
+
+
+def with_policy(task: Task, path: str | os.PathLike[str], policy: Policy) -> Task:
+    """A copy of the task at `path` under another policy; a task of its own, with a digest of its own."""
+    return write_task(
+        path,
+        task.program,
+        task.initial_state(),
+        data=task.group("data"),
+        schedule=task.group("schedule"),
+        sampler=task.sampler,
+        steps=task.steps,
+        interval=task.interval,
+        policy=policy,
+    )
+
+
+def _varied(task: Task, path: Path, steps: int, seed: int, number: int) -> Task:
+    """The first `steps` steps of the task; for `number` > 0 from shuffled parameters and in another order."""
+    state, sampler = task.initial_state(), task.sampler
+    assert sampler is not None
+    if number:
+        rng = np.random.default_rng([seed, number])
+        fixed = constants(task.program)
+        types = task.program.inputs_of("state")
+        state = {
+            n: rng.permutation(a.reshape(-1)).reshape(a.shape) if types[n].dtype is Dtype.f32 and n not in fixed else a
+            for n, a in state.items()
+        }
+        first, second = (int(word) for word in rng.integers(0, 1 << 32, 2))
+        sampler = Sampler((first, second), sampler.rows, sampler.batch)
+    schedule = {name: a[:steps] for name, a in task.group("schedule").items()}
+    return write_task(
+        path, task.program, state, data=task.group("data"), schedule=schedule, sampler=sampler, steps=steps,
+        interval=task.interval,
+    )  # fmt: skip
+
+
+def _solve(task: Task, way: Variation, out: Path) -> str:
+    """The run of one variation, in a process of its own: instruction sets are chosen when PyTorch is loaded."""
+    environment = dict(os.environ) | dict(way.environment)
+    done = subprocess.run(
+        way.command(task.store.folder.url, str(out)), env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise BackendError(
+            f"variation {way.name!r} failed with exit code {done.returncode}: {done.stderr.strip()[-500:]}"
+        )
+    return str(out)
+
+
+def _noise(run: Any, probes: int, seed: int) -> int:
+    """The least noise whose probes go about as far as these honest kernels."""
+    for noise in NOISES:
+        deviations, _ = measure(run, noise=noise, probes=probes, seed=seed.to_bytes(32, "big"))
+        if float(np.median([d.worst("l2")[0] for d in deviations])) <= 0.5:
+            return noise
+    raise MalformedError(
+        f"these kernels go farther from a replay than probes of 2^-{NOISES[-1]} do: they do not compute this program"
+    )
+
+
+def _apart(task: Task, finals: Mapping[int, Mapping[str, Array]]) -> float:
+    """l2 distance between what two independently seeded runs trained; 0 with one seed."""
+    if len(finals) < 2:
+        return 0.0
+    fixed, total = constants(task.program), 0.0
+    for name, type in task.program.inputs_of("state").items():
+        if type.dtype is Dtype.f32 and name.startswith("param.") and name not in fixed:
+            d = difference(finals[0][name], finals[1][name], type.dtype).reshape(-1)
+            total += float(np.dot(d, d))
+    return math.sqrt(total)
+
+
+# ---- statistics -------------------------------------------------------------------------------------------------
+
+
+def _derive(
+    found: Sequence[Deviation], drifts: Sequence[Drift], noise: int, probes: int, rate: float, reference: float
+) -> Calibration:
+    unequal = sorted({name for d in found for name in d.unequal})
+    if unequal:
+        raise MalformedError(
+            f"honest kernels disagree in {unequal[0]!r}, which is no float: it cannot have a threshold"
+        )
+    excess = {norm: [d.worst(norm)[0] for d in found] for norm in ("l2", "linf")}
+    worst = max(d.resolution for d in found)
+    middle = float(np.median([d.resolution for d in found]))
+    if middle > BLIND:
+        raise MalformedError(
+            f"rounding alone moves half of the intervals 2^{middle:.1f} times as far as training does: no distance can "
+            "tell right from wrong. Shorter intervals between checkpoints help"
+        )
+    limits = {norm: max(tail(values, UNDECIDED), *values) for norm, values in excess.items()}
+    room = max(tail(values, rate) - limits[norm] for norm, values in excess.items())
+    cosines = [c for drift in drifts for c in drift.cosines]
+    thresholds = Thresholds(  # rounded up: away from the honest
+        noise=noise,
+        coarse=max(0, noise - max(1, math.ceil(room))),
+        probes=probes,
+        accept_l2=bits(limits["l2"]),
+        accept_linf=bits(limits["linf"]),
+        resolution=bits(min(worst + ROOM, 0.0)),
+        mean=bits(float(np.mean(excess["l2"]))),
+        spread=bits(max(float(np.std(excess["l2"])), LEAST_SIGMA)),
+        coherence=share(float(np.mean(cosines)) if cosines else 0.0),
+        scatter=share(float(np.std(cosines)) if cosines else 0.0),
+        reference=bits(math.log2(reference)) if reference > 0.0 else -(1 << 20),
+        rate=round(rate * RATE),
+        replays=len(found),
+    )
+    return Calibration(thresholds, (), len(found), tuple(excess["l2"]), tuple(excess["linf"]), tuple(cosines), middle)
+
+
+def bits(x: float) -> int:
+    return max(-(1 << 20), min(1 << 20, math.ceil(x * BIT)))
+
+
+def share(x: float) -> int:
+    return max(-SHARE, min(SHARE, math.ceil(x * SHARE)))
+
+
+def tail(values: Sequence[float], p: float) -> float:
+    """The value that is exceeded with probability `p`, by an exponential tail above the 80 % quantile.
+
+    The mean excess over a threshold u estimates the scale of an exponential tail; 2 n sigma_hat / sigma is chi-square
+    with 2 n degrees of freedom, which gives its upper confidence limit.
+    """
+    u = float(np.quantile(values, QUANTILE))
+    above = [v - u for v in values if v > u]
+    if not above:
+        return u + LEAST_SIGMA * math.log(1.0 / p)
+    degrees = 2 * len(above)
+    sigma = max(LEAST_SIGMA, degrees * float(np.mean(above)) / chi_square(1.0 - CONFIDENCE, degrees))
+    return u + sigma * max(0.0, math.log(len(above) / len(values) / p))
+
+
+def chi_square(p: float, degrees: int) -> float:
+    """The `p` quantile of chi-square, by Wilson and Hilferty (1931); within 2 % for p = 0.05 from 4 degrees on."""
+    from statistics import NormalDist
+
+    a = 2.0 / (9.0 * degrees)
+    return degrees * (1.0 - a + NormalDist().inv_cdf(p) * math.sqrt(a)) ** 3

@@ -1,0 +1,158 @@
+"""From distances to bits: a disputed interval of a run on vendor kernels becomes a task of its own, in mode exact.
+
+Its initial state is the interval's opening checkpoint, on which both sides agree; its data and schedule are the rows
+that the interval's steps take, so its sampler is an ordinary one and a contract settles it like any other task. Who
+has task and run builds the same bundle with the same digest. Both sides solve it on reproducible kernels. If their
+runs differ, `pinpoint` finds the operation; if they agree, the exact closing state is agreed too, and the disputed
+checkpoint is measured against it once more, with many probes, for the last word.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from gensyn_verify import backends
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.commit import keccak256
+from gensyn_verify.errors import BundleError
+from gensyn_verify.protocol.identity import Identity
+from gensyn_verify.protocol.policy import Policy, Thresholds
+from gensyn_verify.protocol.run import Run, checkpoint, open_run, stored_input
+from gensyn_verify.protocol.sampler import Sampler
+from gensyn_verify.protocol.solve import solve
+from gensyn_verify.protocol.steps import StepRecord
+from gensyn_verify.protocol.task import Task, open_task, write_task
+from gensyn_verify.protocol.threshold import Deviation, Examiner, Interval, Outcome
+
+State = dict[str, Array]
+PROBES = 12  # of each noise, for the last word: what so many probes do not reach, honest kernels do not
+
+
+@dataclass(frozen=True)
+class Escalation:
+    """The exact task of an interval, this side's run of it, and the last word on the checkpoint that is disputed."""
+
+    task: Task
+    run: Run
+    deviation: Deviation
+    thresholds: Thresholds
+
+    @property
+    def outcome(self) -> Outcome:
+        """REJECT beyond coarse probes; ACCEPT within them: what is not proven wrong is not punished.
+
+        UNDECIDED only where rounding moves the interval as far as training does, which no measure resolves.
+        """
+        outcome = self.deviation.outcome(self.thresholds)
+        if outcome is Outcome.REJECT or self.deviation.unequal:
+            return Outcome.REJECT
+        resolution, *_ = self.deviation.statistics(self.thresholds)
+        return Outcome.ACCEPT if resolution.outcome is Outcome.ACCEPT else Outcome.UNDECIDED
+
+    def __str__(self) -> str:
+        d = self.deviation
+        lines = [
+            f"{self.outcome.name}: the checkpoint that closes interval {d.interval}, by {d.probes} probes of each noise"
+        ]
+        lines += [f"  {s}" for s in d.statistics(self.thresholds)]
+        lines += [f"  tensor {name!r} differs, which no rounding reaches" for name in d.unequal]
+        commitment = self.run.commitment
+        assert commitment is not None
+        lines += [
+            f"  exact task  {self.task.digest.hex()}",
+            f"  exact run   {commitment.digest.hex()}, root of the steps {commitment.root.hex()}",
+        ]
+        return "\n".join(lines)
+
+
+def escalate(
+    run: Run | str | os.PathLike[str],
+    interval: int,
+    out: str | os.PathLike[str],
+    task: Task | str | os.PathLike[str] | None = None,
+    *,
+    identity: Identity | None = None,
+    beacon: bytes = b"",
+    backend: str = "cpu",
+) -> Escalation:
+    """Write the exact task of `interval` at `out`/task, solve it into `out`/run, and judge the closing checkpoint.
+
+    `beacon` draws the probes; both sides take the one of the verification. `backend` is a reproducible one.
+    Raises BundleError where the run is malformed, not of mode threshold, or lacks the checkpoints of the interval.
+    """
+    if not isinstance(run, Run):
+        run = open_run(run, task)
+    elif task is not None:
+        run = Run(run.folder, run.header, run.commitment, task if isinstance(task, Task) else open_task(task))
+    if run.task is None or run.header.task != run.task.digest:
+        raise BundleError(f"{run.url}: give the task bundle that it is a run of, {run.header.task.hex()}")
+    thresholds = run.task.policy.thresholds
+    if thresholds is None:
+        raise BundleError(f"{run.url} is verified in mode exact already: pinpoint takes two such runs")
+    exact = interval_task(run, interval, f"{os.fspath(out)}/task")
+    own = solve(exact, f"{os.fspath(out)}/run", identity=identity, backend=backend, resume=False)
+    opening, closing, records = _interval(run, interval)
+    commitment = b"" if run.commitment is None else run.commitment.digest
+    seed = keccak256(b"gensyn_verify.escalation.1" + beacon + commitment + interval.to_bytes(8, "big"))
+    examiner = Examiner(run.task.program, backends.make(backend, run.task.program), seed)
+    first = interval * run.task.interval
+    disputed = Interval(interval, opening, lambda: _inputs(run, first, records), closing)
+    deviation = examiner.measure(disputed, thresholds.noise, PROBES, thresholds.coarse)
+    return Escalation(exact, own, deviation, thresholds)
+
+
+def interval_task(run: Run, interval: int, path: str | os.PathLike[str]) -> Task:
+    """The exact task of one interval of a run, with a checkpoint at every step; the same bytes whoever writes it."""
+    task = run.task
+    assert task is not None
+    opening, _, records = _interval(run, interval)
+    inputs = list(_inputs(run, interval * task.interval, records))
+    steps = len(inputs)
+    shapes = {t.shape[:1] for t in task.program.inputs_of("batch").values()}
+    if len(shapes) != 1 or not (batch := next(iter(shapes))[0] if next(iter(shapes)) else 0):
+        raise BundleError(f"{run.url}: batch inputs of first dimensions {sorted(shapes)} are no rows of one data set")
+    sampler = Sampler((0, 0), steps * batch, batch)
+    data = {
+        name: np.empty((steps * batch, *array.shape[1:]), array.dtype) for name, array in inputs[0][0].items()
+    }  # each row where the sampler looks for it
+    for step, (rows, _) in enumerate(inputs):
+        for name, array in rows.items():
+            data[name][sampler.indices(step)] = array
+    schedule = {name: np.stack([scalars[name] for _, scalars in inputs]) for name in inputs[0][1]}
+    return write_task(
+        path, task.program, opening, data=data, schedule=schedule, sampler=sampler, steps=steps, interval=1,
+        policy=Policy(samples=steps, largest=0),
+    )  # fmt: skip
+
+
+def _interval(run: Run, interval: int) -> tuple[State, State, tuple[StepRecord, ...]]:
+    """Opening state, closing state and step records, each verified against its roots."""
+    task = run.task
+    assert task is not None
+    if interval not in run.intervals:
+        raise BundleError(f"{run.url} has no interval {interval}; it has {len(run.intervals)}")
+    opening = run.checkpoint(interval - 1) if interval else task.initial_state()
+    segment = run.segment(interval)
+    return opening, checkpoint(task, run.store, segment.end - 1, segment.steps[-1].state), segment.steps
+
+
+def _inputs(
+    run: Run, first: int, records: tuple[StepRecord, ...]
+) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array]]]:
+    """Batch and scalars of every step: the task's, or of a recorded run the stored ones."""
+    task = run.task
+    assert task is not None
+    for step, record in enumerate(records, first):
+        if task.recorded:
+            groups = (
+                {n: stored_input(task, run.store, step, record, role, n) for n in record.group(role)}
+                for role in ("batch", "scalar")
+            )
+            batch, scalars = groups
+            yield batch, scalars
+        else:
+            yield task.batch(step), task.scalars(step)
