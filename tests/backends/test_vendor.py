@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from strategies import programs, random_tensor
+from test_bounds import captured
 from test_executor import two_layer_step
+from torch import nn
 
 from gensyn_verify import backends
 from gensyn_verify.backends import reference
 from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.lift import COMPOSED, ELEMENTARY, lift
 from gensyn_verify.backends.names import VendorName
-from gensyn_verify.backends.vendor import Executor
+from gensyn_verify.backends.vendor import Executor, environment
+from gensyn_verify.backends.vendor.convolution import Finder, find
+from gensyn_verify.backends.vendor.precision import rounding, switches
 from gensyn_verify.errors import BackendError
-from gensyn_verify.program import Program, ops
+from gensyn_verify.frontend import Captured, trace_step
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, ops
+from gensyn_verify.program.functions import exp
+from gensyn_verify.program.published import F, trace
 
 EXACT = (ops.Gather, ops.Random, ops.Sort)
 LAYOUT = tuple(op for op in ops.OPS if op.kind == "layout")
@@ -67,17 +77,198 @@ def test_moved_data_indices_and_random_words_are_exact(program: Program) -> None
                 np.testing.assert_array_equal(vendor.value(first + n), expected[n].reshape(t.shape), str(node))
 
 
+def everyday(program: Program, role: str, seed: int) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    return {
+        n: rng.standard_normal(t.shape).astype(np.float32) if t.dtype is Dtype.f32 else np.zeros(t.shape, np.uint32)
+        for n, t in program.inputs_of(role).items()
+    }
+
+
+def close(found: dict[str, Array], wanted: dict[str, Array], relative: float) -> None:
+    """Each tensor, as a whole, within a share of its size."""
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        size = np.linalg.norm(array.astype(np.float64).reshape(-1))
+        apart = np.linalg.norm((found[name].astype(np.float64) - array).reshape(-1))
+        assert apart <= relative * size, f"{name}: {apart} of {size}"
+
+
 def test_the_state_goes_from_step_to_step() -> None:
     program = two_layer_step()
     vendor, cpu = backends.make("vendor", program), backends.make("cpu", program)
-    state = inputs_of(program, "state", 0, special=0.0)
+    state = everyday(program, "state", 0)
     vendor.load(state)
-    for i in range(4):  # from the same state each time: two chaotic states need not stay close
-        cpu.load(vendor.state())
-        batch, scalars = inputs_of(program, "batch", i, special=0.0), {"lr": np.float32(1e-3)}
-        found, wanted = vendor.step(batch, scalars), cpu.step(batch, scalars)
-        for name, array in {**cpu.state(), **wanted}.items():
-            other = {**vendor.state(), **found}[name]
-            np.testing.assert_allclose(
-                other, array, rtol=1e-4, atol=1e-4 * float(np.nanmax(np.abs(array))), err_msg=name
-            )
+    cpu.load(state)
+    for i in range(4):
+        batch, scalars = everyday(program, "batch", i), {"lr": np.float32(1e-3)}
+        close(vendor.step(batch, scalars), cpu.step(batch, scalars), 1e-4)  # the loss is a sum of either sign
+        close(vendor.state(), cpu.state(), 1e-5)
+    assert int(vendor.state()["step"]) == 4
+
+
+def test_the_state_shares_no_memory_with_batches_or_with_itself() -> None:
+    g = ProgramBuilder()
+    a, b = (g.input("state", n, TensorType(Dtype.f32, (3,))) for n in "ab")
+    x = g.input("batch", "x", TensorType(Dtype.f32, (2, 3)))
+    g.output("state", "a", g.reshape(g.slice(x, (1, 0), (1, 3)), (3,)))
+    g.output("state", "b", g.reshape(g.slice(x, (1, 0), (1, 3)), (3,)))
+    g.output("metric", "old", g.map(lambda a, b: a + b, a, b))
+    executor = backends.make("vendor", g.build())
+    executor.load({"a": np.ones(3, np.float32), "b": np.ones(3, np.float32)})
+    batch = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert executor.step({"x": batch}, {})["old"].tolist() == [2, 2, 2]
+    batch[:] = -1
+    state = executor.state()
+    assert state["a"].tolist() == state["b"].tolist() == [3, 4, 5]
+    assert not np.shares_memory(state["a"], state["b"])
+
+
+def test_a_nan_leaves_as_the_canonical_one() -> None:
+    for dtype, words, canonical in ((Dtype.f32, np.uint32, 0x7FC00000), (Dtype.bf16, np.uint16, 0x7FC0)):
+        g = ProgramBuilder()
+        a = g.input("state", "a", TensorType(dtype, (2,)))
+        g.output("state", "a", a)
+        g.output("metric", "b", g.reshape(a, (2, 1)))
+        executor = backends.make("vendor", g.build())
+        odd = np.array([np.iinfo(words).max, 1], words).view(np.float32 if dtype is Dtype.f32 else np.uint16)
+        executor.load({"a": odd})
+        found = executor.step({}, {})["b"], executor.state()["a"]
+        for array in found:
+            assert array.reshape(-1).view(words).tolist() == [canonical, 1]
+        assert odd.view(words)[0] == np.iinfo(words).max  # the caller's array is as it was
+
+
+# ---- what is found again in programs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*ELEMENTARY, *COMPOSED])
+def test_a_published_function_inside_of_a_program_is_one_call(name: str) -> None:
+    published = {**ELEMENTARY, **COMPOSED}[name]
+    found = lift(published)
+    assert [i.op for i in found.code] == [name]
+    assert found.code[0].args == tuple(range(len(published.inputs)))
+
+
+def test_functions_of_functions_are_found_and_what_is_nearly_one_is_not() -> None:
+    scalar = trace(lambda x, y: exp(exp(x) * y) + exp(y), F, F)
+    assert sorted(i.op for i in lift(scalar).code) == ["add.f32", "exp", "exp", "exp", "mul.f32"]
+    other = ELEMENTARY["exp"]
+    for n, c in enumerate(other.constants):  # one coefficient, one bit off
+        if c.reg is F and 0 < c.bits & 0x7FFFFFFF < 0x7F800000:
+            changed = sorted({*other.constants[:n], type(c)(c.reg, c.bits ^ 1), *other.constants[n + 1 :]},
+                             key=lambda c: (c.reg, c.bits))  # fmt: skip
+            if len(changed) == len(other.constants) and changed.index(type(c)(c.reg, c.bits ^ 1)) == n:
+                near = type(other)(other.inputs, tuple(changed), other.code, other.outputs)
+                assert len(lift(near).code) > 1
+
+
+def step_of(model: nn.Module, x: torch.Tensor) -> Captured:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return trace_step(model, lambda m, batch: m(batch[0]).square().mean(), optimizer, (x,), loss_takes_model=True)
+
+
+def convolutions(program: Program) -> int:
+    finder, operand = Finder(program), rounding("fp32")
+    return sum(find(finder, first, operand) is not None for first in program.first_value)
+
+
+CONVOLUTIONS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
+    "1d": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.Tanh(), nn.Conv1d(4, 2, 2)), (2, 3, 9), 5),
+    "padded": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=2)), (2, 3, 6, 5), 5),
+    "strided": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, 2, 1)), (2, 3, 8, 9), 5),
+    "shortcut": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1, 2)), (2, 3, 8, 8), 5),
+    "dilated": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3, dilation=2)), (2, 3, 9, 9), 5),
+    "grouped": (lambda: nn.Sequential(nn.Conv2d(4, 6, 3, padding=1, groups=2), nn.Conv2d(6, 6, 3, 2, 1, groups=6)),
+                (2, 4, 8, 8), 5),
+    "transposed": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 5, 3, 2, 1, 1)), (2, 3, 5, 5), 4),
+    "3d": (lambda: nn.Sequential(nn.Conv3d(2, 3, 2), nn.Conv3d(3, 2, 2, 2)), (2, 2, 5, 4, 5), 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_and_their_gradients_are_one_call_each(name: str) -> None:
+    torch.manual_seed(0)
+    build, shape, calls = CONVOLUTIONS[name]
+    x = torch.randn(shape)
+    made = step_of(build(), x)
+    assert convolutions(made.program) >= calls
+    batch = made.batch_arrays((x,))
+    results = []
+    for executor in (
+        backends.make("cpu", made.program),
+        backends.make("vendor", made.program),
+        Executor(made.program, VendorName(), keep=True),
+    ):
+        executor.load(made.state)
+        metrics = executor.step(batch, made.schedule(1))
+        results.append({**metrics, **{n: a.copy() for n, a in executor.state().items()}})
+    close(results[1], results[0], 1e-6)
+    close(results[2], results[0], 1e-6)
+
+
+# ---- training -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet20", "gpt", "lstm"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 2e-2)])
+def test_five_steps_have_the_losses_of_the_cpu_backend(name: str, precision: str, tolerance: float) -> None:
+    made, batch = captured(name)
+    losses = []
+    for backend in ("cpu", f"vendor:cpu:{precision}"):
+        executor = backends.make(backend, made.program)
+        executor.load(made.state)
+        losses.append([float(executor.step(batch, made.schedule(s))["loss"]) for s in range(1, 6)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=tolerance)
+    assert losses[1][-1] < losses[1][0]
+
+
+def test_bf16_rounds_the_operands_and_nothing_else() -> None:
+    g = ProgramBuilder()
+    a, b = (g.input("batch", n, TensorType(Dtype.f32, (1, 1))) for n in "ab")
+    g.output("metric", "y", g.dot(a, b))
+    g.output("metric", "z", g.map(lambda a, b: a * b, a, b))
+    odd = np.array([[1 + 2**-7 + 2**-12]], np.float32)  # the last bit is below bf16's
+    kept = 1 + 2**-7
+    found = backends.evaluate(g.build(), {"a": odd, "b": odd}, "vendor:cpu:bf16")
+    assert found["y"].item() == np.float32(kept * kept)  # 15 significant bits: f32, not bf16
+    assert found["z"].item() == np.float32(odd.item() ** 2)
+
+
+@pytest.mark.parametrize(("device", "precision", "wanted"), [
+    ("cuda", "tf32", "tf32"), ("cuda", "bf16", "tf32"), ("cuda", "fp32", "ieee"), ("cpu", "fp32", "ieee"),
+])  # fmt: skip
+def test_switches_of_torch_hold_inside_and_are_as_before_afterwards(device: str, precision: str, wanted: str) -> None:
+    def precisions() -> list[str]:
+        b = torch.backends
+        return [m.fp32_precision for m in (b.cuda.matmul, b.cudnn.conv, b.mkldnn.matmul, b.mkldnn.conv)]  # type: ignore[attr-defined]
+
+    for given_before in ("highest", "medium"):
+        torch.set_float32_matmul_precision(given_before)
+        try:
+            before = precisions()
+            with switches(torch.device(device), precision):
+                assert precisions() == [wanted, wanted, "ieee", "ieee"]
+            with pytest.raises(KeyError), switches(torch.device(device), precision):
+                raise KeyError
+            assert precisions() == before
+            assert torch.get_float32_matmul_precision() == given_before
+        finally:
+            torch.set_float32_matmul_precision("highest")
+
+
+def test_a_step_leaves_no_mode_behind() -> None:
+    executor = backends.make("vendor", two_layer_step())
+    executor.load(everyday(executor.program, "state", 0))
+    threads = torch.get_num_threads()
+    executor.step(everyday(executor.program, "batch", 0), {"lr": np.float32(1e-3)})
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert torch.get_num_threads() == threads
+    assert float(torch.tensor(2.0**-149) * 1.0) != 0  # subnormals are not flushed
+
+
+def test_the_record_names_what_computed() -> None:
+    assert environment(VendorName("cpu", "bf16")) == {
+        "device": "cpu", "precision": "bf16", "threads": str(torch.get_num_threads()), "torch": torch.__version__,
+    }  # fmt: skip

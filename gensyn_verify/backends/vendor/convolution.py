@@ -76,21 +76,38 @@ class Finder:
     def windows(self, v: int, lead: int) -> Windows | None:
         """Windows over all axes but `lead`, under any reshape."""
         reshaped = self.op(v, ops.Reshape)
-        found = self.op(v if reshaped is None else reshaped[1], ops.Window)
+        place = v if reshaped is None else reshaped[1]
+        found = self.op(place, ops.Window)
         if found is None:
             return None
         window, x = found
         assert isinstance(window, ops.Window)
         rank = len(window.size)
-        shape = self.types[x].shape
-        if len(shape) != lead + rank:
+        if len(self.types[x].shape) != lead + rank:
             return None
-        padded = self.op(x, ops.Pad)
-        pad, source = None, x
-        if padded is not None and isinstance(padded[0], ops.Pad) and _plain(padded[0], lead):
-            pad, source = padded
-        places = self.types[v if reshaped is None else reshaped[1]].shape[lead + rank :]
-        return Windows(x, source, pad, window.size, window.stride, window.dilation, places)  # type: ignore[arg-type]
+        out = self.types[place].shape[lead + rank :]
+
+        def windows(pad: ops.Pad | None, source: int) -> Windows:
+            return Windows(x, source, pad, window.size, window.stride, window.dilation, out)
+
+        whole = windows(*self.padded(self.uncut(x, lead), lead))
+        if _padding(self, whole, lead) is None:  # what was cut off does matter
+            return windows(*self.padded(x, lead))
+        return whole
+
+    def padded(self, v: int, lead: int) -> tuple[ops.Pad | None, int]:
+        """The padding that ends in value `v`, zeros around spatial axes alone, and what it pads."""
+        found = self.op(v, ops.Pad)
+        if found is not None and isinstance(found[0], ops.Pad) and _plain(found[0], lead):
+            return found[0], found[1]
+        return None, v
+
+    def uncut(self, v: int, lead: int) -> int:
+        """What value `v` is the beginning of along spatial axes: a convolution may stop before the end by itself."""
+        cut = self.op(v, ops.Slice)
+        if cut is None or not isinstance(cut[0], ops.Slice) or any(cut[0].start) or set(cut[0].step) != {1}:
+            return v
+        return cut[1] if self.types[v].shape[:lead] == self.types[cut[1]].shape[:lead] else v
 
 
 def _padding(f: Finder, w: Windows, lead: int) -> tuple[int, ...] | None:
