@@ -47,7 +47,7 @@ class Source:
         spec = importlib.util.spec_from_file_location(os.path.basename(self.path)[:-3], self.path)
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
-        code = compile(self.data, self.path, "exec", dont_inherit=True)
+        code = compile(self.data, spec.origin or self.path, "exec", dont_inherit=True)
         sys.modules[spec.name] = module
         exec(code, module.__dict__)
         return member(module, self.path, self.function)

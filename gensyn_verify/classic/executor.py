@@ -81,7 +81,7 @@ def trust(text: str, task: Task) -> TrustedCode:
         raise MalformedError(f"the step of this run is a program: no code is needed to replay it, leave out {text}")
     if {name: types.get(name) for name in FIXED} != FIXED:
         raise MalformedError("the step of this run is neither a program nor recorded code: its state names no code")
-    stated = task.initial_state()[CODE].tobytes()
+    stated = task.store.get(FIXED[CODE], task.state[CODE], f"state tensor {CODE!r}").tobytes()
     if stated != source.digest:
         raise MalformedError(
             f"{source.path} is not the code of this run: its BLAKE3 digest is {source.digest.hex()}, the run states "

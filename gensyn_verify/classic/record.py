@@ -206,6 +206,6 @@ def record_loop(
         loop.take_up(open_run(out))
     with record(
         loop, out, interval=interval, policy=policy, identity=identity, salt=salt, resume=resume,
-        environment={**versions(), "torch_device": str(code.device)},
+        environment={**versions(), "torch_device": str(code.device), "code": code.digest.hex()},
     ) as loop.recorder:  # fmt: skip
         yield loop

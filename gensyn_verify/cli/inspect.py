@@ -115,6 +115,7 @@ def describe_task(task: Task) -> dict[str, Any]:
         "digest": task.digest,
         "program digest": task.program_digest,
         "nodes": len(task.program.nodes),
+        **({} if task.program.nodes else {"step": "code, of which the bundle holds the digest alone"}),
         "steps": task.steps if sampler else "as many as a run records",
         "checkpoint interval": task.interval,
         "batch": sampler.batch if sampler else "recorded with the run",

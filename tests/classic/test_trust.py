@@ -14,7 +14,7 @@ import pytest
 import gensyn_verify as gv
 from gensyn_verify import cli
 from gensyn_verify.errors import MalformedError
-from gensyn_verify.protocol.policy import Thresholds
+from gensyn_verify.protocol.policy import BIT, SHARE, Thresholds
 from gensyn_verify.protocol.store import file_name
 from tests.classic import loops
 
@@ -61,7 +61,8 @@ def test_without_trusted_code_nothing_is_executed_and_the_verdict_is_open(
     assert "is code, not a program" in report["gaps"][0]
     assert "--trust-code FILE.py:FUNCTION" in report["gaps"][0]
     gverify(capsys, "inspect", run)
-    gverify(capsys, "inspect", run / "task")
+    _, task = gverify(capsys, "inspect", run / "task")
+    assert "code" in task["step"]
     assert not mark.exists()
 
     code, report = gverify(capsys, "replay", run, "--all", "--trust-code", f"{file}:build")
@@ -220,10 +221,9 @@ def test_two_runs_of_code_that_differ_are_not_decided(tmp_path: Path, capsys: py
 
 
 def test_with_thresholds_a_run_of_code_is_judged_by_distances(tmp_path: Path) -> None:
-    bit = 1024
     thresholds = Thresholds(
-        noise=20, probes=2, accept_l2=3 * bit, accept_linf=4 * bit, reject_l2=6 * bit, reject_linf=8 * bit,
-        resolution=-2 * bit, mean=0, spread=2 * bit, coherence=0, scatter=1 << 20, reference=0, rate=1, replays=0,
+        noise=19, coarse=16, probes=3, accept_l2=BIT, accept_linf=2 * BIT, resolution=-2 * BIT, mean=-4 * BIT,
+        spread=BIT, coherence=0, scatter=SHARE // 5, reference=0, rate=1000, replays=0,
     )  # fmt: skip
     verdicts = {}
     for forgery in ("weight", "weight by a percent", "seed"):
