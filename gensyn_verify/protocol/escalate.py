@@ -50,8 +50,7 @@ class Escalation:
         outcome = self.deviation.outcome(self.thresholds)
         if outcome is Outcome.REJECT or self.deviation.unequal:
             return Outcome.REJECT
-        resolution, *_ = self.deviation.statistics(self.thresholds)
-        return Outcome.ACCEPT if resolution.outcome is Outcome.ACCEPT else Outcome.UNDECIDED
+        return Outcome.UNDECIDED if self.deviation.blind(self.thresholds) else Outcome.ACCEPT
 
     def __str__(self) -> str:
         d = self.deviation

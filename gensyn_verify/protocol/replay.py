@@ -476,12 +476,8 @@ class _Audit:
 
     def _statistics(self, thresholds: Thresholds) -> list[Statistic]:
         """What the replayed intervals were judged by: the worst one of each kind, the deciding one first."""
-        found = [s for d in self.deviations for s in d.statistics(thresholds)]
-        blind = {d.interval for d in self.deviations if d.outcome(thresholds) is Outcome.UNDECIDED}
         worst: dict[str, Statistic] = {}
-        for s in found:
-            if s.outcome is Outcome.REJECT and s.interval in blind:
-                continue  # where a replay cannot tell, its distances do not count
+        for s in (s for d in self.deviations for s in d.statistics(thresholds)):
             if s.name not in worst or (s.outcome.value, s.value) > (worst[s.name].outcome.value, worst[s.name].value):
                 worst[s.name] = s
         all = [*worst.values(), *over_the_run(self.deviations, self.drift, thresholds)]

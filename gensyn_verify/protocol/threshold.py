@@ -144,9 +144,14 @@ class Deviation:
         return math.sqrt(sum(v * v for v in values)) if norm == "l2" else sum(values)
 
     def statistics(self, thresholds: Thresholds) -> tuple[Statistic, ...]:
-        """Excess: undecided above its limit. Coarse excess, where it was measured: rejected above the same limit."""
+        """Excess: undecided above its limit. Coarse excess, where it was measured: rejected above the same limit.
+
+        Resolution: where it is above its limit a replay cannot tell, and there are no others.
+        """
         t = thresholds
         out = [Statistic("resolution", self.resolution, t.resolution / BIT, math.inf, "bits", self.interval)]
+        if out[0].outcome is not Outcome.ACCEPT:
+            return tuple(out)
         for coarse in (False, True) if self.coarse_probes else (False,):
             for norm in ("l2", "linf"):
                 value, tensor = self.worst(norm, coarse)
@@ -156,11 +161,12 @@ class Deviation:
         return tuple(out)
 
     def outcome(self, thresholds: Thresholds) -> Outcome:
-        """Of this interval alone. Where a replay cannot tell, no distance accepts or rejects."""
-        resolution, *excesses = (s.outcome for s in self.statistics(thresholds))
-        if resolution is not Outcome.ACCEPT:
-            return Outcome.UNDECIDED
-        return max(excesses, key=lambda o: o.value)
+        """Of this interval alone."""
+        return max((s.outcome for s in self.statistics(thresholds)), key=lambda o: o.value)
+
+    def blind(self, thresholds: Thresholds) -> bool:
+        """Whether a replay of this interval cannot tell right from wrong."""
+        return len(self.statistics(thresholds)) == 1
 
 
 @dataclass
@@ -217,10 +223,14 @@ class Examiner:
         """Measure with the policy's probes; where they do not accept, with as many more and as many coarse ones."""
         measured = _Measurement(self, interval)
         measured.probe(t.noise, t.probes)
-        if measured.deviation().outcome(t) is not Outcome.ACCEPT:
+        deviation = measured.deviation()
+        if deviation.outcome(t) is not Outcome.ACCEPT:
             measured.probe(t.noise, t.probes)
             measured.probe(t.coarse, t.probes, coarse=True)
-        return self._end(measured)
+            deviation = measured.deviation()
+        if not deviation.blind(t):
+            self.drift.add(measured.found, deviation.tensors)
+        return deviation
 
     def measure(self, interval: Interval, noise: int, probes: int, coarse: int = 0) -> Deviation:
         """Measure with `probes` probes of 2^-noise, and as many of 2^-coarse if that is not 0."""
@@ -228,9 +238,6 @@ class Examiner:
         measured.probe(noise, probes)
         if coarse:
             measured.probe(coarse, probes, coarse=True)
-        return self._end(measured)
-
-    def _end(self, measured: _Measurement) -> Deviation:
         deviation = measured.deviation()
         self.drift.add(measured.found, deviation.tensors)
         return deviation
@@ -313,10 +320,12 @@ def _perturbed(tensor: Array, words: Array, up: np.float32, down: np.float32) ->
 
 def over_the_run(deviations: Sequence[Deviation], drift: Drift, thresholds: Thresholds) -> tuple[Statistic, ...]:
     """What adds up over all replayed intervals: their mean excess, and how far the deviations point one way."""
-    n, t = len(deviations), thresholds
+    t = thresholds
+    excesses = [d.worst("l2")[0] for d in deviations if not d.blind(t)]
+    n = len(excesses)
     if n < 2:
         return ()
-    mean = sum(d.worst("l2")[0] for d in deviations) / n
+    mean = sum(excesses) / n
     budget = (t.mean + SIGMAS * t.spread / math.sqrt(n)) / BIT
     pairs = math.sqrt(n * (n - 1) / 2)
     coherence = (t.coherence + SIGMAS * t.scatter / pairs) / SHARE + CUSHION

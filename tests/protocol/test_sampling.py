@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from gensyn_verify.errors import MalformedError
 from gensyn_verify.program.keccak import keccak256
+from gensyn_verify.protocol.policy import Policy
 from gensyn_verify.protocol.replay import replay
 from gensyn_verify.protocol.report import Verdict
 from gensyn_verify.protocol.run import Run
 from gensyn_verify.protocol.sampling import detection_table, draw, probability_caught
 from gensyn_verify.protocol.solve import solve
-from gensyn_verify.protocol.policy import Policy
 from gensyn_verify.protocol.task import Task
 
 COMMITMENT = bytes(range(32))
