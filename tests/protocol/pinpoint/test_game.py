@@ -27,7 +27,9 @@ from cheats import (
 from gensyn_verify.errors import MalformedError
 from gensyn_verify.program import ops
 from gensyn_verify.program.encoding import node_record
-from gensyn_verify.program.program import Program
+from gensyn_verify.program.keccak import keccak256
+from gensyn_verify.program.merkle import leaf_digest
+from gensyn_verify.program.program import Node, Program
 from gensyn_verify.program.types import Dtype, TensorType
 from gensyn_verify.protocol.pinpoint import abi
 from gensyn_verify.protocol.pinpoint.game import Game, Referee, play
@@ -44,6 +46,7 @@ from gensyn_verify.protocol.pinpoint.position import (
     begin,
     choice,
     proof,
+    solver_move,
 )
 from gensyn_verify.protocol.pinpoint.ranges import ranges
 from gensyn_verify.protocol.pinpoint.side import Side
@@ -220,6 +223,22 @@ def test_a_leaf_that_is_not_the_program_s(every_kind_run: Run, referee: Referee,
     game = dispute(Solver(Side(every_kind_run)), Challenger(wrong), referee)
     assert game.solver_wins
     assert not isinstance(game.silence, IllegalMoveError)
+
+
+@pytest.mark.parametrize("operands", [3, 4096, 4097])
+def test_a_leaf_is_not_larger_than_its_challenger_can_answer(referee: Referee, operands: int) -> None:
+    for rank in (0, 8):
+        tensor = Tensor(TensorType(Dtype.f32, (1,) * rank), bytes(32))
+        node = Node(ops.Concat(0), tuple(range(operands)), (tensor.type,))
+        leaf = NodeLeaf(len(INPUTS), node_record(node), (tensor,) * operands, (bytes(32),)).encode()
+        digest, first = leaf_digest(leaf, keccak256), len(INPUTS)
+        shown = Position(bytes(32), stage=Stage.LEAF_OPEN, inputs=first, place=first, leaf=digest)
+        move = solver_move(Stage.LEAF_OPEN, leaf)
+        if operands > 4096 or len(leaf) > 400_000:
+            with pytest.raises(IllegalMoveError):
+                referee(shown, move)
+        else:
+            assert referee(shown, move).stage == Stage.LEAF_CHOICE
 
 
 def test_a_producer_to_the_right_proves_nothing(every_kind_run: Run, referee: Referee) -> None:
