@@ -328,7 +328,7 @@ def tail(values: Sequence[float], p: float) -> float:
 
 
 def chi_square(p: float, degrees: int) -> float:
-    """The `p` quantile of chi-square, by Wilson and Hilferty (1931); within 2 % for p = 0.05 from 4 degrees on."""
+    """The `p` quantile of chi-square, by Wilson and Hilferty (1931); within 3 % for p = 0.05 from 4 degrees on."""
     from statistics import NormalDist
 
     a = 2.0 / (9.0 * degrees)
