@@ -123,7 +123,7 @@ def record_loop(
 ) -> AbstractContextManager[Loop]:
     """Record a loop whose step is any Python function: `with record_loop("train.py:build", "run") as loop: ...`.
 
-    Options: interval, seed, policy, identity, salt, resume, check, as of `gensyn_verify.classic.record_loop`.
+    Options: interval, seed, ragged, policy, identity, salt, resume, check, as of `gensyn_verify.classic.record_loop`.
     """
     from gensyn_verify.classic import record_loop as classic_record_loop
 

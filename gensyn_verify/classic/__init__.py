@@ -13,6 +13,7 @@ bundle is ever executed, and who wants to replay names a file of his own. What t
 proves: PyTorch gives the same bits on the same machine with the same version and threads only.
 
 values    tensors, numbers and batches of PyTorch code as arrays, every bit of them
+ragged    batches that differ in shape
 slots     the state of optimizers, entries that appear in the course of training included
 code      model, optimizers and step: everything that a step reads, as named arrays, and back
 record    record_loop: a loop of one's own -> run

@@ -7,7 +7,7 @@ state    code            u8[32]     BLAKE3 of the source file
          present         u8[slots]  0 not there, 1 tensor, 2 None, 3 int, 4 float, 5 bool; slots sorted by name
 scalars  group.<n>.<key>            numbers of parameter group n, as binary64: u32[2], of a tuple u32[n,2]; tensors
          training, requires_grad    boolean, of every module and parameter in their order
-batch    `values`
+batch    `values`; in one input, where batches differ in form: `ragged`
 
 Before a step gradients are None and every global generator (torch on all devices, random, numpy.random) is seeded from
 (seed, step); after it the generators are what they were. So a step draws the same in a replay, whatever the loop around
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from gensyn_verify.backends.arrays import Array
-from gensyn_verify.classic import values
+from gensyn_verify.classic import ragged, values
 from gensyn_verify.classic.slots import check_foreseen, slots_of
 from gensyn_verify.commit import keccak256
 from gensyn_verify.errors import CaptureError, MalformedError
@@ -211,7 +211,8 @@ class Code:
         self._apply(scalars)
         for p in self._parameters.values():
             p.grad = None
-        arguments = values.unflatten(batch, self.device)
+        leaves = ragged.unpack(batch[ragged.NAME]) if batch.keys() == {ragged.NAME} else batch
+        arguments = values.unflatten(leaves, self.device)
         with seeded(seed, step):
             return self._step(self.model, self.optimizer, arguments)
 

@@ -15,6 +15,7 @@ from gensyn_verify.backends.arrays import Array
 from gensyn_verify.classic import values
 from gensyn_verify.classic.code import CODE, Code, check_same, read_seed, seeded
 from gensyn_verify.classic.executor import builder, versions
+from gensyn_verify.classic.ragged import pack
 from gensyn_verify.errors import BundleError, CaptureError, MalformedError
 from gensyn_verify.program import Program, TensorType
 from gensyn_verify.protocol.folder import open_folder
@@ -46,14 +47,14 @@ class Loop:
     once the block has ended well, None before and otherwise.
     """
 
-    def __init__(self, code: Code, seed: int, twin: Callable[[], Code] | None = None) -> None:
+    def __init__(self, code: Code, seed: int, ragged: int = 0, twin: Callable[[], Code] | None = None) -> None:
         self.model, self.optimizer = code.model, code.optimizer
         self.steps = 0
         self.listeners: list[Any] = []
         self.captured: _Captured | None = None
         self.reloads = 0
         self.recorder: Recorder | None = None
-        self._code, self._seed, self._twin = code, seed, twin
+        self._code, self._seed, self._ragged, self._twin = code, seed, ragged, twin
         self._state: State = {}
 
     @property
@@ -89,6 +90,8 @@ class Loop:
         if torch.is_autocast_enabled(self._code.device.type):
             raise CaptureError("a recorded step begins outside of torch.autocast: enter it inside of the step")
         arrays = values.flatten(batch)
+        if self._ragged:
+            arrays = pack(arrays, self._ragged)
         types = {name: values.carried(array) for name, array in arrays.items()}
         scalars = self._code.scalars()
         if self.captured is None:
@@ -97,8 +100,8 @@ class Loop:
         assert self.captured is not None
         if types != (wanted := self.captured.program.inputs_of("batch")):
             raise CaptureError(
-                f"the batch is {_listed(types)}, the first one was {_listed(wanted)}. A recorded run has static "
-                "shapes: pad, or drop a last smaller batch (drop_last=True)"
+                f"the batch is {_listed(types)}, the first one was {_listed(wanted)}. A run has static shapes: "
+                "pad, drop a last smaller batch (drop_last=True), or say ragged=BYTES, which every batch fits into"
             )
         self._check_untouched()
         before = self._state
@@ -164,6 +167,7 @@ def record_loop(
     *,
     interval: int = INTERVAL,
     seed: int = 0,
+    ragged: int = 0,
     policy: Policy | None = None,
     identity: Identity | None = None,
     salt: bytes | None = None,
@@ -181,8 +185,9 @@ def record_loop(
 
     For what `gv.compile` cannot capture; where it can, `gv.record` proves more. `what` is "FILE.py:FUNCTION", that
     function, or the (model, optimizer, step) that it returns; the optimizer may be several. The BLAKE3 digest of the
-    file that the function is in goes into the task. The run holds every batch (nests of tensors and numbers, of one
-    shape), the hyperparameters of every step, and every `interval` steps the state: parameters, buffers, optimizer.
+    file that the function is in goes into the task. The run holds every batch (nests of tensors and numbers), the
+    hyperparameters of every step, and every `interval` steps the state: parameters, buffers, optimizer. Batches are all
+    of one shape, or else `ragged` is a number of bytes that each fits into, with some 40 for the name of a tensor.
     Random numbers of a step are drawn from (`seed`, step), whatever the loop draws around it.
 
     What else the code keeps from step to step is not seen, and a replay will differ: state of your own belongs into
@@ -198,10 +203,12 @@ def record_loop(
     """
     if not 0 <= seed < 1 << 64:
         raise MalformedError(f"seed {seed} is not from 0 to 2^64 - 1")
+    if ragged < 0:
+        raise MalformedError(f"ragged is {ragged}; expected the bytes of the largest batch, or 0")
     build = _builder(what)
     code = build()
     exact = policy is None or policy.mode == "exact"
-    loop = Loop(code, seed, build if check and exact and not isinstance(what, tuple) else None)
+    loop = Loop(code, seed, ragged, build if check and exact and not isinstance(what, tuple) else None)
     if resume and open_folder(out).size(RUN_FILE) is not None:
         loop.take_up(open_run(out))
     with record(

@@ -87,6 +87,43 @@ def careless() -> Any:
     return (*build("sgd")[:2], careless_step)
 
 
+class Mean(nn.Module):
+    """Sequences of any length, as many as there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.last = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+    def forward(self, sequences: list[Tensor]) -> Tensor:
+        return self.last(torch.stack([self.words(s).mean(0) for s in sequences]))  # type: ignore[no-any-return]
+
+
+def ragged_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
+    optimizer.zero_grad()
+    loss = nn.functional.cross_entropy(model(batch["sequences"]), batch["labels"])
+    (loss * batch.get("weight", 1.0)).backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def sequences() -> Any:
+    torch.manual_seed(0)
+    model = Mean()
+    return model, torch.optim.Adam(model.parameters(), lr=0.01), ragged_step
+
+
+def ragged_batches(count: int = STEPS) -> list[dict[str, Any]]:
+    """Another number of sequences, other lengths, and now and then another key."""
+    g = torch.Generator().manual_seed(8)
+    found = []
+    for n in range(count):
+        lengths = torch.randint(1, 9, (1 + n % 4,), generator=g).tolist()
+        words = [torch.randint(0, 20, (length,), generator=g) for length in lengths]
+        batch = {"sequences": words, "labels": torch.randint(0, 3, (len(words),), generator=g)}
+        found.append(batch | ({"weight": 0.5} if n % 3 else {}))
+    return found
+
+
 CALLS: list[int] = []
 
 

@@ -117,6 +117,29 @@ def test_an_error_in_the_step_keeps_what_was_before_it(tmp_path: Path) -> None:
     assert (report.findings, report.steps_replayed) == ((), 6)
 
 
+def test_batches_of_any_shape_are_recorded_where_a_size_is_given(tmp_path: Path) -> None:
+    batches = loops.ragged_batches()
+    options = {**loops.OPTIONS, "ragged": 1500}
+    with contextlib.suppress(KeyError), gv.record_loop(loops.sequences, tmp_path / "run", **options) as loop:
+        for batch in batches[:6]:
+            loop(batch)
+        raise KeyError
+    with gv.record_loop(loops.sequences, tmp_path / "run", resume=True, **options) as loop:
+        for batch in batches[loop.steps :]:
+            loop(batch)
+    with gv.record_loop(loops.sequences, tmp_path / "whole", **options) as whole:
+        for batch in batches:
+            whole(batch)
+    assert loop.run.commitment == whole.run.commitment
+    report = gv.replay(tmp_path / "run", trust_code=f"{FILE}:sequences", everything=True)
+    assert report.verdict is gv.Verdict.VERIFIED, report
+    with (
+        pytest.raises(CaptureError, match=r"takes .* bytes, and ragged=100 was said to hold every one"),
+        gv.record_loop(loops.sequences, tmp_path / "small", ragged=100) as loop,
+    ):
+        loop(batches[3])
+
+
 # ---- what is refused, and why -----------------------------------------------------------------------------------
 
 

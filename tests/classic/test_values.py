@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gensyn_verify.classic import values
+from gensyn_verify.classic import ragged, values
 from gensyn_verify.errors import CaptureError, MalformedError
 from gensyn_verify.program import Dtype, TensorType
 from gensyn_verify.program.program import check_name
@@ -88,6 +88,42 @@ def test_a_batch_comes_back_from_the_names_and_arrays_of_its_leaves(batch: Any) 
     for name in arrays:
         check_name(name)
     assert same(values.unflatten(arrays, CPU), batch)
+
+
+@given(NESTS, st.integers(0, 9))
+def test_a_packed_batch_comes_back(batch: Any, padding: int) -> None:
+    arrays = values.flatten(batch)
+    size = 4 + sum(len(n) + 3 + 8 * a.ndim + a.nbytes for n, a in arrays.items())
+    (packed,) = ragged.pack(arrays, size + padding).values()
+    assert packed.shape == (size + padding,)
+    assert same(values.unflatten(ragged.unpack(packed), CPU), batch)
+    with pytest.raises(CaptureError, match=f"takes {size} bytes"):
+        ragged.pack(arrays, size - 1)
+
+
+PACKED = ragged.pack({"batch.a:bool": np.array([True, False]), "batch.b=int": np.zeros(2, np.uint32)}, 80)["ragged"]
+
+
+@pytest.mark.parametrize(
+    ("at", "octet", "word"),
+    [
+        (3, 3, "boolean|names ascend|dtype|expected"),  # a leaf more
+        (0, 1, "the limit is"),
+        (4, 200, "bytes expected"),  # the length of a name
+        (11, ord("c"), "names ascend"),
+        (17, 9, "dtype code 9"),
+        (18, 9, "the limit is 8"),
+        (19, 1, "2\\^36"),
+        (26, 60, "bytes expected"),  # elements
+        (27, 2, "neither 0 nor 1"),
+        (79, 1, "behind the batch"),
+    ],
+)
+def test_a_packed_batch_of_another_form_is_refused(at: int, octet: int, word: str) -> None:
+    bad = PACKED.copy()
+    bad[at] = octet
+    with pytest.raises(MalformedError, match=word):
+        values.unflatten(ragged.unpack(bad), CPU)
 
 
 def test_numbers_too_large_are_refused() -> None:
