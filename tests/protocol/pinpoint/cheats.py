@@ -22,7 +22,6 @@ from gensyn_verify.program.program import Program, ProgramBuilder, Value
 from gensyn_verify.program.types import Dtype, Reg, TensorType
 from gensyn_verify.protocol.identity import Identity
 from gensyn_verify.protocol.pinpoint import abi
-from gensyn_verify.protocol.pinpoint.leaves import InputLeaf, NodeLeaf
 from gensyn_verify.protocol.pinpoint.players import Challenger, NothingToSayError, Solver
 from gensyn_verify.protocol.pinpoint.position import (
     MOVES,
@@ -360,7 +359,7 @@ class WrongEntry(Faulty):
 class WrongLeaf(WrongEntry):
     """A trace with one leaf that is not the program's; the entry differs too, so that there is a game."""
 
-    def __init__(self, run: Run, fault_step: int, place: int, change: Callable[[NodeLeaf], NodeLeaf]) -> None:
+    def __init__(self, run: Run, fault_step: int, place: int, change: Callable[[Any], Any]) -> None:
         super().__init__(run, fault_step, "state", 0)
         self.place, self.change = place, change
 
@@ -368,9 +367,7 @@ class WrongLeaf(WrongEntry):
         if self._traced is None or self._traced[0] != step:
             trace = super().trace(step)
             if step == self.fault_step:
-                leaf = trace.leaves[self.place]
-                assert not isinstance(leaf, InputLeaf)
-                trace.leaves[self.place] = self.change(leaf)
+                trace.leaves[self.place] = self.change(trace.leaves[self.place])
                 trace.log = merkle_log(trace.records())
         assert self._traced is not None
         return self._traced[1]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,11 +30,12 @@ from gensyn_verify.program import ops
 from gensyn_verify.program.encoding import node_record
 from gensyn_verify.program.keccak import keccak256
 from gensyn_verify.program.merkle import leaf_digest
-from gensyn_verify.program.program import Node, Program
-from gensyn_verify.program.types import Dtype, TensorType
+from gensyn_verify.program.program import Node, Program, ProgramBuilder
+from gensyn_verify.program.scalar import Constant, ScalarProgram
+from gensyn_verify.program.types import Dtype, Reg, TensorType
 from gensyn_verify.protocol.pinpoint import abi
 from gensyn_verify.protocol.pinpoint.game import Game, Referee, play
-from gensyn_verify.protocol.pinpoint.leaves import NodeLeaf, Tensor
+from gensyn_verify.protocol.pinpoint.leaves import InputLeaf, NodeLeaf, Tensor
 from gensyn_verify.protocol.pinpoint.players import Challenger, NothingToSayError, Solver
 from gensyn_verify.protocol.pinpoint.position import (
     CHOICE,
@@ -156,8 +158,10 @@ def test_an_entry_of_which_nobody_has_the_tensor(every_kind_run: Run, referee: R
 
 
 def test_a_group_without_entries_decides_at_once(tmp_path: Path, referee: Referee) -> None:
-    program = replace(PROGRAM, inputs=(), nodes=(), outputs=(), scalar_programs=())
-    task = some_task(tmp_path / "task", program, np.random.default_rng(0))
+    g = ProgramBuilder()
+    zero = ScalarProgram((), (Constant(Reg.f32, 0),), (), (0,))
+    g.output("metric", "zero", *g.emit(ops.Map(g._scalars.setdefault(zero, 0), (1,), (Dtype.f32,))))
+    task = some_task(tmp_path / "task", g.build(), np.random.default_rng(0))
     side = Side(solve(task, tmp_path / "run", identity=SOLVER, salt=SALT))
     start = begin(side.task.digest, side.log.root(), len(side.log), 1)
     opened = referee(start, Solver(side).move(start))
@@ -223,6 +227,36 @@ def test_a_leaf_that_is_not_the_program_s(every_kind_run: Run, referee: Referee,
     game = dispute(Solver(Side(every_kind_run)), Challenger(wrong), referee)
     assert game.solver_wins
     assert not isinstance(game.silence, IllegalMoveError)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_bytes_for_a_leaf(every_kind_run: Run, referee: Referee, seed: int) -> None:
+    """A leaf with a byte changed, put in, or left out: what the referee takes of it the challenger can answer."""
+    rng = np.random.default_rng(seed)
+
+    def mutated(leaf: InputLeaf | NodeLeaf) -> Any:
+        data, at = bytearray(leaf.encode()), int(rng.integers(len(leaf.encode())))
+        match seed % 4:
+            case 0:
+                data.insert(at, int(rng.integers(256)))
+            case 1:
+                del data[at]
+            case _:
+                data[at] ^= 1 << int(rng.integers(8))
+
+        class Mutated(type(leaf)):  # type: ignore[misc]
+            def encode(self) -> bytes:
+                return bytes(data)
+
+        return Mutated(**{f.name: getattr(leaf, f.name) for f in fields(leaf)})
+
+    place = (
+        int(rng.choice([v for v in VALUES if v < len(INPUTS)]))
+        if seed % 5 == 0
+        else len(INPUTS) + seed % len(PROGRAM.nodes)
+    )
+    game = dispute(Solver(WrongLeaf(every_kind_run, 2, place, mutated)), Challenger(Side(every_kind_run)), referee)
+    assert not game.solver_wins, game.silence
 
 
 @pytest.mark.parametrize("operands", [3, 4096, 4097])
