@@ -20,6 +20,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -225,11 +226,16 @@ def number_type(value: Any) -> TensorType | None:
     """What stands for a hyperparameter; None for one that is no number, no tuple of numbers and no tensor."""
     if isinstance(value, Tensor):
         return values.type_of(value)
-    if type(value) in (int, float):
+    if _is_number(value):
         return values.NUMBER
-    if isinstance(value, list | tuple) and value and all(type(x) in (int, float) for x in value):
+    if isinstance(value, list | tuple) and value and all(map(_is_number, value)):
         return TensorType(Dtype.u32, (len(value), 2))
     return None
+
+
+def _is_number(value: Any) -> bool:
+    """An int or a float, NumPy's too."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _array(value: Any, what: str) -> Array:
@@ -237,7 +243,7 @@ def _array(value: Any, what: str) -> Array:
         return values.to_array(value, what)
     if isinstance(value, list | tuple):
         return np.stack([_array(x, what) for x in value])
-    if float(value) != value and isinstance(value, int):
+    if isinstance(value, Integral) and int(float(value)) != int(value):
         raise CaptureError(f"{what}: {value} is not exact in binary64")
     return values.from_number(float(value), what)
 
@@ -250,7 +256,7 @@ def _number(live: Any, array: Array) -> Any:
     if isinstance(live, list | tuple):
         return type(live)(_number(x, words) for x, words in zip(live, array, strict=True))
     number = values.to_number(array, float)
-    return int(number) if isinstance(live, int) and number.is_integer() else number
+    return int(number) if isinstance(live, Integral) and number.is_integer() else number
 
 
 def read_seed(state: Mapping[str, Array]) -> tuple[int, int]:

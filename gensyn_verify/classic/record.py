@@ -120,6 +120,8 @@ class Loop:
         with seeded(0, 0):
             twin = self._twin()
         self._twin = None
+        assert self.captured is not None
+        check_same(twin, self.captured.program)
         twin.write(before)
         twin.step(batch, scalars, self._seed, self.steps - 1)
         for name, array in twin.read(self._seed, self.steps).items():

@@ -11,6 +11,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from gensyn_verify.errors import CaptureError, MalformedError
 from gensyn_verify.program.types import TensorType
 
 ABSENT, TENSOR, NONE, INT, FLOAT, BOOL = range(6)
-_NUMBER_KINDS: dict[type, int] = {int: INT, float: FLOAT, bool: BOOL}
+_NUMBERS: dict[int, type] = {INT: int, FLOAT: float, BOOL: bool}
 Owner = Tensor | str  # a parameter, or a key of the optimizer's own
 
 
@@ -54,23 +55,28 @@ class Slot:
             raise CaptureError(f"{self.name} was {self.type} and has become {found}; a recorded state keeps its types")
         if isinstance(value, Tensor):
             return kind, values.to_array(value, self.name, copy)
-        return kind, values.from_number(value, self.name)
+        return kind, values.from_number(_NUMBERS[kind](value), self.name)
 
     def write(self, kind: int, array: Array) -> None:
+        """Make the entry what `read` gave; an owner without entries is none, as before its first step."""
         state: Any = self.optimizer.state
+        if kind == ABSENT:
+            if self.key and self.owner in state:
+                state[self.owner].pop(self.key, None)
+            if not self.key or not state.get(self.owner):
+                state.pop(self.owner, None)
+            return
         key: Any = self.key or self.owner
         if self.key:
-            state = state[self.owner]
-        if kind == ABSENT:
-            state.pop(key, None)
-        elif kind == NONE:
+            state = state.setdefault(self.owner, {})
+        if kind == NONE:
             state[key] = None
         elif kind == TENSOR and self.template is not None:
             if not isinstance(state.get(key), Tensor):
                 state[key] = torch.empty_like(self.template)
             values.write(array, state[key])
-        elif kind in _NUMBER_KINDS.values() and self.template is None:
-            state[key] = values.to_number(array, next(t for t, k in _NUMBER_KINDS.items() if k == kind))
+        elif kind in _NUMBERS and self.template is None:
+            state[key] = values.to_number(array, _NUMBERS[kind])
         else:
             raise MalformedError(f"{self.name} is {self.type}; its kind is {kind}")
 
@@ -78,8 +84,10 @@ class Slot:
 def _describe(value: Any, name: str) -> tuple[int, TensorType]:
     if isinstance(value, Tensor):
         return TENSOR, values.type_of(value)
-    if type(value) in _NUMBER_KINDS:
-        return _NUMBER_KINDS[type(value)], values.NUMBER
+    if value is None:  # and nothing else is foreseen: it may become a number
+        return NONE, values.NUMBER
+    if isinstance(value, Real):
+        return BOOL if isinstance(value, bool) else INT if isinstance(value, Integral) else FLOAT, values.NUMBER
     raise CaptureError(
         f"{name} is {type(value).__name__}; the state of a recorded optimizer is of tensors, numbers and None"
     )
@@ -99,22 +107,22 @@ def _entries(optimizer: torch.optim.Optimizer) -> dict[tuple[Owner, str], Any]:
 
 def slots_of(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], prefix: str) -> list[Slot]:
     """Every entry that the optimizer has or is foreseen to have. `names` are those of the parameters."""
-    foreseen = _foreseen(optimizer)
-    foreseen.update({where: value for where, value in _entries(optimizer).items() if value is not None})
+    entries = _foreseen(optimizer)
+    entries.update({where: v for where, v in _entries(optimizer).items() if v is not None or where not in entries})
     slots = []
-    for (owner, key), value in foreseen.items():
-        if value is not None:
-            name = f"{prefix}.{names[owner]}.{key}" if isinstance(owner, Tensor) else f"{prefix}.{owner}"
-            template = value.detach().clone() if isinstance(value, Tensor) else None
-            slots.append(Slot(optimizer, owner, key, name, _describe(value, name)[1], template))
+    for (owner, key), value in entries.items():
+        parts = (prefix, names[owner] if isinstance(owner, Tensor) else owner, key)
+        name = ".".join(part for part in parts if part)
+        template = value.detach().clone() if isinstance(value, Tensor) else None
+        slots.append(Slot(optimizer, owner, key, name, _describe(value, name)[1], template))
     return slots
 
 
 def check_foreseen(optimizer: torch.optim.Optimizer, slots: list[Slot], prefix: str) -> None:
     """Raise CaptureError where the optimizer holds an entry that is no slot."""
     known = {(slot.owner, slot.key) for slot in slots if slot.optimizer is optimizer}
-    for (owner, key), value in _entries(optimizer).items():
-        if value is not None and (owner, key) not in known:
+    for owner, key in _entries(optimizer):
+        if (owner, key) not in known:
             of = f"shape {list(owner.shape)}" if isinstance(owner, Tensor) else repr(owner)
             raise CaptureError(
                 f"the state of {prefix} has {key!r} of {of}, which nothing foretold: take the first steps before the "

@@ -45,24 +45,31 @@ class RandomDepth(nn.Module):
 
 
 class SignMomentum(torch.optim.Optimizer):
-    """A custom optimizer whose state is a tensor, an int, a float, and a number of its own."""
+    """A custom optimizer whose state is a tensor, an int, a NumPy float, None, and numbers of its own."""
 
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         super().__init__(parameters, {"lr": lr, "betas": (0.9, 0.5), "warmup": 2})
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.state["taken"] = self.state.get("taken", 0) + 1  # type: ignore[index, call-overload]
+        shared = self.state.setdefault("shared", {"even": False, "best": None})  # type: ignore[call-overload]
+        shared["even"] = not shared["even"]
+        if self.state["taken"] > 5:  # type: ignore[index]
+            shared["best"] = 0.25
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 state = self.state[p]
                 if not state:
-                    state.update(seen=0, norm=0.0, m=torch.zeros_like(p))
+                    state.update(seen=0, norm=np.float64(0), m=torch.zeros_like(p), unused=None)
                 state["seen"] += 1
                 state["norm"] = 0.5 * state["norm"] + float(p.grad.norm())
                 state["m"].mul_(group["betas"][0]).add_(p.grad.sign(), alpha=group["betas"][1])
-                scale = min(1.0, state["seen"] / group["warmup"]) / (1 + state["norm"])
+                assert state["unused"] is None
+                scale = min(1.0, state["seen"] / group["warmup"]) / (1 + state["norm"]) + (
+                    shared["best"] or shared["even"]
+                )
                 p.data.add_(state["m"], alpha=-group["lr"] * scale)
 
 
@@ -181,9 +188,11 @@ def train(folder: Path | str, stop: int = -1, build: Callable[..., Any] = build,
         scheduler = torch.optim.lr_scheduler.StepLR(loop.optimizer, 3, 0.5)
         for _ in range(loop.steps):
             scheduler.step()
+            loop.optimizer.param_groups[0]["lr"] *= np.float64(0.99)
         for batch in batches()[loop.steps :]:
             loop(batch)
             scheduler.step()
+            loop.optimizer.param_groups[0]["lr"] *= np.float64(0.99)
             torch.randn(3)  # the loop's own draws are no part of the step
             random.random()
             if loop.steps == stop:

@@ -17,7 +17,9 @@ from torch import nn
 
 import gensyn_verify as gv
 from gensyn_verify.classic import CodeExecutor
+from gensyn_verify.classic.code import Code, seeded
 from gensyn_verify.classic.executor import builder
+from gensyn_verify.commit import keccak256
 from gensyn_verify.errors import BundleError, CaptureError
 from gensyn_verify.protocol.run import stored_input
 from gensyn_verify.source import Source
@@ -58,6 +60,16 @@ def test_recording_leaves_the_generators_of_the_loop_alone(tmp_path: Path) -> No
         return torch.rand(()).item(), np.random.rand(), random.random()
 
     assert drawn(True) == drawn(False)
+
+
+def test_generators_of_a_step_are_seeded_as_the_format_says() -> None:
+    d = keccak256(b"gensyn_verify.classic.1" + (3).to_bytes(8, "big") + (7).to_bytes(8, "big"))
+    torch_alone = torch.Generator().manual_seed(int.from_bytes(d[:8], "big"))
+    numpy_alone = np.random.RandomState([int.from_bytes(d[i : i + 4], "big") for i in range(0, 32, 4)])
+    with seeded(3, 7):
+        assert torch.equal(torch.rand(5), torch.rand(5, generator=torch_alone))
+        assert np.random.rand() == numpy_alone.rand()
+        assert random.random() == random.Random(d).random()
 
 
 @pytest.mark.parametrize("optimizer", loops.OPTIMIZERS)
@@ -248,8 +260,6 @@ def test_foreseeing_the_state_changes_nothing() -> None:
     before = [t.clone() for t in model.state_dict().values()], repr(optimizer.state_dict()), scheduler.state_dict()
     torch.manual_seed(1)
     drawn = torch.get_rng_state()
-    from gensyn_verify.classic.code import Code
-
     Code((model, optimizer, step), bytes(32), "here")
     assert all(torch.equal(a, b) for a, b in zip(before[0], model.state_dict().values(), strict=True))
     assert before[1:] == (repr(optimizer.state_dict()), scheduler.state_dict())
