@@ -162,13 +162,13 @@ def calibrate(
     ways = variations() if ways is None else ways
     steps = min(task.steps, intervals * task.interval)
     with tempfile.TemporaryDirectory(prefix="gverify-calibrate-") as folder:
-        tasks = [_varied(task, Path(folder) / f"task{s}", steps, seed, s) for s in range(seeds)]
+        tasks = [varied(task, Path(folder) / f"task{s}", steps, seed, s) for s in range(seeds)]
         total = len(tasks) * len(ways)
         found: list[tuple[Deviation, ...]] = []
         drifts: list[Drift] = []
         finals: dict[int, dict[str, Array]] = {}
         for done, (s, way) in enumerate((s, way) for way in ways for s in range(seeds)):
-            run = open_run(_solve(tasks[s], way, Path(folder) / f"run{done}"), tasks[s])
+            run = open_run(solve_as(tasks[s], way, Path(folder) / f"run{done}"), tasks[s])
             if noise is None:
                 noise = _noise(run, probes, seed)
             key = seed.to_bytes(8, "big") + done.to_bytes(24, "big")
@@ -207,7 +207,9 @@ def with_policy(task: Task, path: str | os.PathLike[str], policy: Policy) -> Tas
     )
 
 
-def _varied(task: Task, path: Path, steps: int, seed: int, number: int) -> Task:
+def varied(
+    task: Task, path: str | os.PathLike[str], steps: int, seed: int, number: int, policy: Policy | None = None
+) -> Task:
     """The first `steps` steps of the task; for `number` > 0 from shuffled parameters and in another order."""
     state, sampler = task.initial_state(), task.sampler
     assert sampler is not None
@@ -224,12 +226,12 @@ def _varied(task: Task, path: Path, steps: int, seed: int, number: int) -> Task:
     schedule = {name: a[:steps] for name, a in task.group("schedule").items()}
     return write_task(
         path, task.program, state, data=task.group("data"), schedule=schedule, sampler=sampler, steps=steps,
-        interval=task.interval,
+        interval=task.interval, policy=policy,
     )  # fmt: skip
 
 
-def _solve(task: Task, way: Variation, out: Path) -> str:
-    """The run of one variation, in a process of its own: instruction sets are chosen when PyTorch is loaded."""
+def solve_as(task: Task, way: Variation, out: Path) -> str:
+    """Solve in the way of a variation, in a process of its own: PyTorch chooses instruction sets when it is loaded."""
     environment = dict(os.environ) | dict(way.environment)
     done = subprocess.run(
         way.command(task.store.folder.url, str(out)), env=environment, capture_output=True, text=True, check=False
