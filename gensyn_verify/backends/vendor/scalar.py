@@ -1,11 +1,13 @@
 """A scalar program as a list of torch calls over whole tensors: published functions lifted, the rest one call each.
 
 Shapes are known when a program is planned. A result is written over an operand that nobody reads again, and a
-temporary is dropped when last read, so that a chain of operations stays in the memory that the caches hold.
+temporary is dropped when last read. On a CPU a long program over large tensors, as an optimizer's, runs block by block,
+so that what lies between its operations stays in the caches.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +23,10 @@ from gensyn_verify.program.scalar import OPERATIONS as TYPED
 from gensyn_verify.program.scalar import Constant, Instruction, ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg, Shape
 
+BLOCK = (
+    1 << 15
+)  # elements a thread: as many as torch gives one, and few enough for all temporaries to stay in its cache
+WORTH_BLOCKS = 4  # calls
 Kernel = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
@@ -60,7 +66,7 @@ def compile_map(
         for v, d in zip(program.outputs, stored, strict=True)
     ]
 
-    def run(inputs: Sequence[Tensor]) -> list[Tensor]:
+    def registers(inputs: Sequence[Tensor]) -> list[Any]:
         r: list[Any] = [*inputs, *known[first:]]
         for i, dtype in loads:
             r[i] = widen(r[i], dtype)
@@ -71,14 +77,36 @@ def compile_map(
                 r[to] = function(*[r[a] for a in args])
             for v in dead:
                 r[v] = None
-        results = []
+        return r
+
+    def run(inputs: Sequence[Tensor]) -> list[Tensor]:
+        r, results = registers(inputs), []
         for v, narrower, is_constant in outputs:
             x = r[v].to(device) if is_constant else r[v]
             x = x if narrower is None else x.to(narrower)
             results.append(x if x.shape == shape else x.expand(shape))
         return results
 
-    return run
+    def run_by_blocks(inputs: Sequence[Tensor]) -> list[Tensor]:
+        if not all(x.is_contiguous() for x in inputs):
+            return run(inputs)
+        block = BLOCK * torch.get_num_threads()
+        results = [torch.empty(shape, dtype=STORAGE[d]) for d in stored]
+        whole = [torch.split(x.view(-1), block) if x.shape == shape else None for x in inputs]
+        targets = zip(*(torch.split(x.view(-1), block) for x in results), strict=True)
+        for n, target in enumerate(targets):
+            r = registers([x if w is None else w[n] for x, w in zip(inputs, whole, strict=True)])
+            for x, (v, _, _) in zip(target, outputs, strict=True):
+                x.copy_(r[v])
+        return results
+
+    blocks = (
+        device.type == "cpu"
+        and len(calls) >= WORTH_BLOCKS
+        and math.prod(shape) >= 2 * BLOCK
+        and all(s == shape or math.prod(s) == 1 for s in shapes)
+    )
+    return run_by_blocks if blocks else run
 
 
 def _fold(program: Lifted, device: torch.device) -> tuple[list[Tensor | None], list[tuple[Instruction, int]]]:
@@ -119,7 +147,7 @@ def _plan(
         dead = {a for a in instruction.args if last[a] == n and known[a] is None and a not in program.outputs}
         function, args = _function(instruction.op), instruction.args
         if instruction.op == "fma.f32":
-            function, args = _fma(args, known)
+            function, args = _fma(args, known, {at[a] for a in args} == {at[to]})
         over = -1
         if instruction.op in WITH_OUT:
             fits = [a for a in args if a in dead - fixed and at[a] == at[to] and reg[a] is reg[to]]
@@ -132,14 +160,16 @@ def _result(instruction: Instruction) -> Reg:
     return TYPED[instruction.op].result if instruction.op in TYPED else Reg.f32
 
 
-def _fma(args: tuple[int, ...], known: Sequence[Tensor | None]) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """a b + c in one pass: a sum with a multiple where one factor is a number."""
+def _fma(
+    args: tuple[int, ...], known: Sequence[Tensor | None], alike: bool
+) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """a b + c in one pass: a sum with a multiple where one factor is a number; torch is slow where shapes differ."""
     a, b, c = args
     for factor, x in ((a, b), (b, a)):
         number = known[factor]
         if number is not None and known[x] is None:
             return partial(torch.add, alpha=number.item()), (c, x)
-    return (torch.addcmul, (c, a, b)) if known[c] is None else (fma, args)
+    return (torch.addcmul, (c, a, b)) if alike else (fma, args)
 
 
 def compile_scan(
