@@ -18,6 +18,7 @@ from cheats import (
     Babbler,
     ForgedSequence,
     Griefer,
+    Liar,
     Silent,
     WrongRow,
     WrongValue,
@@ -92,11 +93,20 @@ def wrong_side(run: Run, fault: str, rng: np.random.Generator) -> WrongValue | W
 
 
 def cheating_solver(side: Side, rng: np.random.Generator) -> Solver:
+    """Silent from some stage on, saying anything in one, lying about an operand, or as its side is."""
     stages = [s for s in Stage if s < Stage.PROVE and not s.name.endswith(("PICK", "CHOICE"))]
-    stage, way = stages[rng.integers(len(stages))], rng.integers(4)
-    if way == 0:
-        return Silent(side, stage)
-    return Babbler(side, stage, int(rng.integers(1 << 32))) if way == 1 else Solver(side)
+    stage, slot = stages[rng.integers(len(stages))], int(rng.integers(3))
+
+    def lie(result: int, operands: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+        return result, tuple(result if q == slot else x for q, x in enumerate(operands))  # of a copy it is consistent
+
+    ways = (
+        Silent(side, stage),
+        Babbler(side, stage, int(rng.integers(1 << 32))),
+        Liar(side, Stage.OPERATION_OPEN, lie),
+        Solver(side),
+    )
+    return ways[rng.integers(len(ways))]
 
 
 def longest(program: Program) -> int:
