@@ -13,7 +13,7 @@ from typing import Any
 
 from gensyn_verify.cli.console import Console
 from gensyn_verify.cli.replay import count, hex_bytes
-from gensyn_verify.cli.solve import add_machine_arguments, apply_machine_arguments
+from gensyn_verify.cli.solve import add_machine_arguments, apply_machine_arguments, backend
 
 SUMMARY = "re-execute a disputed interval exactly"
 
@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interval", type=count, required=True, metavar="N", help="the disputed interval")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="gets the exact task and this side's run of it")
     parser.add_argument("--against", metavar="RUN", help="the other side's run of the exact task: pinpoint the two")
+    parser.add_argument(
+        "--audit",
+        type=backend,
+        metavar="BACKEND",
+        help="also run it on a vendor backend, each operator within its bound",
+    )
     parser.add_argument("--beacon", type=hex_bytes, default=b"", metavar="HEX", help="that of the verification")
     add_machine_arguments(parser)
 
@@ -33,12 +39,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from gensyn_verify import api
     from gensyn_verify.protocol.threshold import Outcome
 
-    found = api.escalate(args.run_path, args.interval, args.out, args.task, beacon=args.beacon, backend=args.backend)
+    found = api.escalate(
+        args.run_path, args.interval, args.out, args.task, beacon=args.beacon, backend=args.backend, audit=args.audit
+    )
     console.say(str(found))
     result: dict[str, Any] = {
         "outcome": found.outcome.name,
         "task": found.task.digest,
         "statistics": found.deviation.statistics(found.thresholds),
+        "audit": found.audit,
     }
     code = {Outcome.ACCEPT: 0, Outcome.REJECT: 1, Outcome.UNDECIDED: 3}[found.outcome]
     if args.against:

@@ -4,7 +4,9 @@ Its initial state is the interval's opening checkpoint, on which both sides agre
 that the interval's steps take, so its sampler is an ordinary one and a contract settles it like any other task. Who
 has task and run builds the same bundle with the same digest. Both sides solve it on reproducible kernels. If their
 runs differ, `pinpoint` finds the operation; if they agree, the exact closing state is agreed too, and the disputed
-checkpoint is measured against it once more, with many probes, for the last word.
+checkpoint is measured against it once more, with many probes, for the last word. A solver shows in another way that
+its kernels are honest: it computes the interval once more with every value kept, and each operator is held against its
+error bound (`backends.bounds`).
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from gensyn_verify import backends
+from gensyn_verify.backends import bounds, names
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.commit import keccak256
 from gensyn_verify.errors import BundleError
 from gensyn_verify.protocol.identity import Identity
 from gensyn_verify.protocol.policy import Policy, Thresholds
+from gensyn_verify.protocol.roots import roots_of
 from gensyn_verify.protocol.run import Run, checkpoint, open_run, stored_input
 from gensyn_verify.protocol.sampler import Sampler
 from gensyn_verify.protocol.solve import solve
@@ -33,6 +37,26 @@ PROBES = 12  # of each noise, for the last word: what so many probes do not reac
 
 
 @dataclass(frozen=True)
+class Audit:
+    """An interval on vendor kernels here, operator by operator.
+
+    `fault`: the first value out of its bound, at `step`; None: all are within. `same`: whether it ends in the disputed
+    checkpoint, bit for bit, which is then what these kernels compute.
+    """
+
+    backend: str
+    same: bool
+    step: int | None = None
+    fault: bounds.Fault | None = None
+
+    def __str__(self) -> str:
+        if self.fault is not None:
+            return f"{self.backend} computes step {self.step} out of bounds: {self.fault}"
+        ends = "in the disputed checkpoint, bit for bit" if self.same else "in another state than the disputed one"
+        return f"on {self.backend} every operator stays within its error bound, and the interval ends {ends}"
+
+
+@dataclass(frozen=True)
 class Escalation:
     """The exact task of an interval, this side's run of it, and the last word on the checkpoint that is disputed."""
 
@@ -40,6 +64,7 @@ class Escalation:
     run: Run
     deviation: Deviation
     thresholds: Thresholds
+    audit: Audit | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -59,6 +84,7 @@ class Escalation:
         ]
         lines += [f"  {s}" for s in d.statistics(self.thresholds)]
         lines += [f"  tensor {name!r} differs, which no rounding reaches" for name in d.unequal]
+        lines += [] if self.audit is None else [f"  {self.audit}"]
         commitment = self.run.commitment
         assert commitment is not None
         lines += [
@@ -77,10 +103,12 @@ def escalate(
     identity: Identity | None = None,
     beacon: bytes = b"",
     backend: str = "cpu",
+    audit: str | None = None,
 ) -> Escalation:
     """Write the exact task of `interval` at `out`/task, solve it into `out`/run, and judge the closing checkpoint.
 
-    `beacon` draws the probes; both sides take the one of the verification. `backend` is a reproducible one.
+    `beacon` draws the probes; both sides take the one of the verification. `backend` is a reproducible one. `audit`
+    names a vendor backend, to run the interval on it too and hold each of its operators against its error bound.
     Raises BundleError where the run is malformed, not of mode threshold, or lacks the checkpoints of the interval.
     """
     if not isinstance(run, Run):
@@ -101,7 +129,7 @@ def escalate(
     first = interval * run.task.interval
     disputed = Interval(interval, opening, lambda: _inputs(run, first, records), closing)
     deviation = examiner.measure(disputed, thresholds.noise, PROBES, thresholds.coarse)
-    return Escalation(exact, own, deviation, thresholds)
+    return Escalation(exact, own, deviation, thresholds, None if audit is None else _audit(run.task, disputed, audit))
 
 
 def interval_task(run: Run, interval: int, path: str | os.PathLike[str]) -> Task:
@@ -126,6 +154,23 @@ def interval_task(run: Run, interval: int, path: str | os.PathLike[str]) -> Task
         path, task.program, opening, data=data, schedule=schedule, sampler=sampler, steps=steps, interval=1,
         policy=Policy(samples=steps, largest=0),
     )  # fmt: skip
+
+
+def _audit(task: Task, interval: Interval, backend: str) -> Audit:
+    """Every step of the interval on a vendor backend, every node of it from the values that this backend gave it."""
+    program, name = task.program, names.parse(backend)
+    if not isinstance(name, names.VendorName):
+        raise BundleError(f"backend {backend!r} is reproducible: it has no error to hold against a bound")
+    executor = backends.vendor_package().Executor(program, name, keep=True)
+    executor.load(interval.opening)
+    model = bounds.Model(name.precision)
+    for step, (batch, scalars) in enumerate(interval.inputs(), interval.number * task.interval):
+        given = {"state": {n: a.copy() for n, a in executor.state().items()}, "batch": batch, "scalar": scalars}
+        executor.step(batch, scalars)
+        fault = bounds.audit(program, [given[i.role][i.name] for i in program.inputs], executor.value, model)
+        if fault is not None:
+            return Audit(backend, False, step, fault)
+    return Audit(backend, roots_of(executor.state()) == roots_of(interval.closing))
 
 
 def _interval(run: Run, interval: int) -> tuple[State, State, tuple[StepRecord, ...]]:

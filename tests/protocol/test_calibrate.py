@@ -178,6 +178,19 @@ def test_both_sides_of_an_escalation_build_one_task_and_pinpoint_takes_over(
     assert found.levels[-1].name == "operation"
 
 
+def test_a_solver_shows_that_its_kernels_are_honest(calibrated: tuple[Path, Task], tmp_path: Path) -> None:
+    _, task = calibrated
+    run = gv.solve(task, tmp_path / "run", backend="vendor")
+    own = gv.escalate(run, 1, tmp_path / "own", audit="vendor").audit
+    assert (own.fault, own.same) == (None, True)
+    other = gv.escalate(run, 1, tmp_path / "other", audit="vendor:cpu:bf16").audit
+    assert (other.fault, other.same) == (None, False)  # within the bounds of bf16, which are not those of fp32
+    narrow = gv.solve(task, tmp_path / "narrow", backend="vendor:cpu:bf16")
+    assert not gv.escalate(narrow, 1, tmp_path / "narrowed", audit="vendor").audit.same
+    with pytest.raises(BundleError, match="reproducible"):
+        gv.escalate(run, 1, tmp_path / "cpu", audit="cpu")
+
+
 def test_a_recorded_interval_escalates_too(tmp_path: Path) -> None:
     from gensyn_verify.protocol.policy import Policy
     from tests.protocol.test_threshold import THRESHOLDS
