@@ -109,8 +109,8 @@ def versions() -> dict[str, str]:
     """What the bits of PyTorch depend on beside code and device, as far as PyTorch says so."""
     return {
         "torch": str(torch.__version__),
-        "torch_cpu": torch.backends.cpu.get_cpu_capability(),
-        "torch_threads": str(torch.get_num_threads()),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
     }
 
 

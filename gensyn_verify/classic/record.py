@@ -22,6 +22,7 @@ from gensyn_verify.protocol.folder import open_folder
 from gensyn_verify.protocol.identity import Identity
 from gensyn_verify.protocol.record import INTERVAL, Recorder, record
 from gensyn_verify.protocol.run import RUN_FILE, Run, open_run
+from gensyn_verify.protocol.run import environment as machine
 from gensyn_verify.source import Source
 
 if TYPE_CHECKING:
@@ -162,6 +163,12 @@ def _builder(what: str | Callable[[], Built] | Built) -> Callable[[], Code]:
     return lambda: Code(what() if callable(what) else what, digest, file)
 
 
+def _environment(code: Code) -> dict[str, str]:
+    """What a run says of where it was made."""
+    own = {"backend": "code", "code": code.digest.hex(), "device": str(code.device)}
+    return {**machine("reference"), **versions(), **own}
+
+
 @contextlib.contextmanager
 def record_loop(
     what: str | Callable[[], Built] | Built,
@@ -215,6 +222,6 @@ def record_loop(
         loop.take_up(open_run(out))
     with record(
         loop, out, interval=interval, policy=policy, identity=identity, salt=salt, resume=resume,
-        environment={**versions(), "torch_device": str(code.device), "code": code.digest.hex()},
+        environment=_environment(code),
     ) as loop.recorder:  # fmt: skip
         yield loop

@@ -206,8 +206,8 @@ def record(
             for batch in batches[step.steps:]:
                 step(batch)
 
-    Arguments as of `solve`; `interval` is in steps between checkpoints, `environment` what the run says of the machine
-    beside versions. An error inside the block leaves an unfinished run that holds every step before it. Raises
+    Arguments as of `solve`; `interval` is in steps between checkpoints, `environment` what the run says of machine
+    and versions. An error inside the block leaves an unfinished run that holds every step before it. Raises
     BundleError where `out` holds a run, or where module or optimizer are written to between recorded steps;
     NonFiniteError, from the step, where its loss is not finite.
     """
@@ -215,7 +215,7 @@ def record(
     there = folder.size(RUN_FILE) is not None
     if there and not resume:
         raise BundleError(f"{folder.url} holds a run already; choose another folder, or pass resume=True")
-    stated = {**machine("cpu"), **(environment or {})}
+    stated = machine("cpu") if environment is None else environment
     recorder = Recorder(step, os.fspath(out), interval, policy, identity, salt, resume and there, stated)
     step.listeners.append(recorder.listen)
     try:

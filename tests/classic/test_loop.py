@@ -39,6 +39,14 @@ def test_recorded_code_is_verified_bit_for_bit_by_the_same_code(optimizer: str, 
     assert any("the verdict is worth what that code is" in note for note in report.notes)
 
 
+def test_the_run_says_what_pytorch_s_bits_depend_on(recorded: Path) -> None:
+    stated = gv.open_run(recorded).header.environment
+    assert (stated["backend"], stated["device"], stated["threads"]) == ("code", "cpu", "1")
+    assert stated["torch"] == torch.__version__
+    assert stated["isa"] == torch.backends.cpu.get_cpu_capability()
+    assert stated["code"] == Source.read(f"{FILE}:build").digest.hex()
+
+
 def test_two_recordings_of_one_loop_have_one_commitment(recorded: Path, tmp_path: Path) -> None:
     """Whatever the generators of the process were before: what a step draws follows from seed and step alone."""
     torch.manual_seed(99)

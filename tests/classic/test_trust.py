@@ -114,12 +114,12 @@ def test_the_report_says_where_solver_and_verifier_differ(recorded: Path, tmp_pa
     shutil.copytree(recorded, tmp_path / "run")
     file = tmp_path / "run" / "run.json"
     header = json.loads(file.read_text())
-    header["environment"] |= {"torch": "1.0", "torch_threads": "64"}
+    header["environment"] |= {"torch": "1.0", "threads": "64"}
     file.write_text(json.dumps(header, sort_keys=True, separators=(",", ":")))
     report = gv.replay(tmp_path / "run", trust_code=f"{FILE}:build", everything=True)
     notes = " / ".join(report.notes)
     assert f"torch is {loops.torch.__version__} here, 1.0 with the solver" in notes
-    assert "torch_threads is 1 here, 64 with the solver" in notes
+    assert "threads is 1 here, 64 with the solver" in notes
 
 
 # ---- a solver who commits to something else than he did ----------------------------------------------------------
