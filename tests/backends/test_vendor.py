@@ -124,6 +124,52 @@ def test_the_state_shares_no_memory_with_batches_or_with_itself() -> None:
     assert not np.shares_memory(state["a"], state["b"])
 
 
+def adam(w, m, g, lr):  # type: ignore[no-untyped-def]
+    m = 0.9 * m + 0.1 * g
+    return w - lr * m / (m.abs().sqrt() + 1e-8), m, (m * m + w) * (m - w)
+
+
+@pytest.mark.parametrize("shape", [(257, 301), (1 << 17,), (1, 3, 70_001)])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_long_program_over_a_large_tensor_is_that_of_small_ones(shape: tuple[int, ...], narrow: bool) -> None:
+    """Blocks, of which the last is short; results over the state that nobody reads again, and not over the other."""
+    g = ProgramBuilder()
+    stored = Dtype.bf16 if narrow else Dtype.f32
+    w, m = (g.input("state", n, TensorType(stored, shape)) for n in "wm")
+    old = g.input("state", "old", TensorType(stored, shape))
+    grad, lr = g.input("batch", "g", TensorType(Dtype.f32, shape)), g.input("scalar", "lr", TensorType(Dtype.f32, ()))
+    view = g.reshape(w, (*shape, 1))
+    new, moment, third = g.maps(adam, w, m, grad, lr, dtypes=(stored, stored, Dtype.f32))
+    g.output("state", "w", new)
+    g.output("state", "m", moment)
+    g.output("state", "old", g.reshape(view, shape))
+    g.output("metric", "third", third)
+    g.output("metric", "sum", g.reduce("sum", g.map(lambda v: v * 2.0, old), (0,)))
+    program = g.build()
+    rng = np.random.default_rng(0)
+
+    def tensors(role: str) -> dict[str, Array]:
+        every = program.inputs_of(role)
+        f32 = {n: rng.standard_normal(t.shape).astype(np.float32) for n, t in every.items()}
+        return {n: a.view(np.uint32) >> 16 if every[n].dtype is Dtype.bf16 else a for n, a in f32.items()}
+
+    def words(arrays: dict[str, Array]) -> dict[str, Array]:
+        return {n: a.astype(np.uint16) if a.dtype == np.uint32 else a for n, a in arrays.items()}
+
+    state, batch, scalars = words(tensors("state")), tensors("batch"), {"lr": np.float32(0.01)}
+    vendor, cpu = backends.make("vendor", program), backends.make("cpu", program)
+    before = {n: a.copy() for n, a in state.items()}
+    for executor in (vendor, cpu):
+        executor.load(state)
+    for _ in range(3):
+        close(vendor.step(batch, scalars), cpu.step(batch, scalars), 1e-2 if narrow else 1e-5)
+        if not narrow:
+            close(vendor.state(), cpu.state(), 1e-6)
+        else:
+            np.testing.assert_array_equal(vendor.state()["old"], cpu.state()["old"])
+    assert all((state[n] == a).all() for n, a in before.items())
+
+
 def test_a_nan_leaves_as_the_canonical_one() -> None:
     for dtype, words, canonical in ((Dtype.f32, np.uint32, 0x7FC00000), (Dtype.bf16, np.uint16, 0x7FC0)):
         g = ProgramBuilder()

@@ -1,11 +1,13 @@
 """The program on stock PyTorch kernels: vendor speed, not reproducible, for the threshold mode. Imports torch.
 
-executor    the plan, its state, step by step
-scalar      scalar programs as torch calls
-operations  every scalar operation
-kernels     the other node kinds
-precision   fp32, tf32, bf16 products
-tensors     carrier arrays as torch tensors
+executor     the state, step by step
+plan         which calls, in which order
+convolution  convolutions found again in pad, window, reshape, dot
+scalar       scalar programs as torch calls
+operations   every scalar operation, and the published functions that torch has
+kernels      the other node kinds
+precision    fp32, tf32, bf16 products
+tensors      carrier arrays as torch tensors
 """
 
 from __future__ import annotations

@@ -1,24 +1,21 @@
-"""The program planned once as a list of calls into torch, and run step by step; values are dropped when last read."""
+"""The program planned once (`plan`) and run step by step; values are dropped when last read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from gensyn_verify.backends.arrays import Array, check_arrays
 from gensyn_verify.backends.names import VendorName
-from gensyn_verify.backends.vendor import kernels
-from gensyn_verify.backends.vendor.convolution import Finder, find
-from gensyn_verify.backends.vendor.precision import Rounding, rounding, switches
-from gensyn_verify.backends.vendor.scalar import Kernel, compile_map, compile_scan
-from gensyn_verify.backends.vendor.tensors import narrow, to_array, to_tensor, widen
+from gensyn_verify.backends.vendor.plan import kernel_of, plan
+from gensyn_verify.backends.vendor.precision import switches
+from gensyn_verify.backends.vendor.tensors import to_array, to_tensor
 from gensyn_verify.errors import BackendError
-from gensyn_verify.program import ops
-from gensyn_verify.program.program import Node, Program
-from gensyn_verify.program.types import Dtype
+from gensyn_verify.program.program import Program
+
+__all__ = ["Executor", "kernel_of"]
 
 
 class Executor:
@@ -120,78 +117,3 @@ def _own(value: Tensor | None) -> Tensor:
 def _memory(value: Tensor | None) -> int:
     assert value is not None
     return value.untyped_storage().data_ptr()
-
-
-class Step(NamedTuple):
-    """values[first], values[first + 1] ... = kernel(values[inputs]); then nobody reads `dead` any more."""
-
-    kernel: Kernel
-    inputs: tuple[int, ...]
-    first: int
-    dead: tuple[int, ...]
-
-
-def plan(program: Program, device: torch.device, precision: str, fuse: bool) -> list[Step]:
-    """The nodes that the outputs need, as calls; with `fuse`, convolutions as one call each."""
-    finder, operand = Finder(program), rounding(precision)
-    needed = {o.value for o in program.outputs}
-    steps = []
-    for node, first in zip(reversed(program.nodes), reversed(program.first_value), strict=True):
-        outputs = range(first, first + len(node.types))
-        if fuse and needed.isdisjoint(outputs):
-            continue
-        found = find(finder, first, operand) if fuse else None
-        if found is None:
-            kernel, inputs = kernel_of(program, node, device, operand), node.inputs
-        else:
-            kernel, inputs = _one(found.call), found.inputs
-        dead = tuple(v for v in {*inputs, *outputs} if v not in needed)
-        needed.update(inputs)
-        steps.append(Step(kernel, inputs, first, dead))
-    return steps[::-1]
-
-
-def _one(call: Callable[[Sequence[Tensor]], Tensor]) -> Kernel:
-    return lambda inputs: [call(inputs)]
-
-
-def kernel_of(program: Program, node: Node, device: torch.device, operand: Rounding) -> Kernel:
-    """The call that computes one node from its inputs."""
-    op = node.op
-    dtypes = [program.value_types[v].dtype for v in node.inputs]
-    shape = node.types[0].shape
-    if isinstance(op, ops.Map | ops.Scan):
-        scalar = program.scalar_programs[op.program]
-        compiled = compile_map if isinstance(op, ops.Map) else compile_scan
-        shapes = [program.value_types[v].shape for v in node.inputs]
-        return compiled(scalar, dtypes, shapes, op.shape, op.dtypes, device)
-    return _one(_single(op, dtypes, shape, operand))
-
-
-def _single(
-    op: ops.Op, dtypes: Sequence[Dtype], shape: tuple[int, ...], operand: Rounding
-) -> Callable[[Sequence[Tensor]], Tensor]:
-    if isinstance(op, ops.Dot):
-        return _dot(op, dtypes, operand)
-    if isinstance(op, ops.Reduce):
-        return lambda x: kernels.run_reduce(op, x[0], dtypes[0])
-    if isinstance(op, ops.Gather):
-        return lambda x: kernels.run_gather(x[0], x[1], dtypes[0])
-    if isinstance(op, ops.ScatterAdd):
-        return lambda x: kernels.run_scatter_add(op, x[0], x[1], dtypes[0], shape)
-    if isinstance(op, ops.Random):
-        return lambda x: kernels.run_random(op, x[0], x[1])
-    if isinstance(op, ops.Sort):
-        return lambda x: kernels.run_sort(x[0], dtypes[0])
-    return lambda x: kernels.run_layout(op, list(x), shape, dtypes[0])
-
-
-def _dot(op: ops.Dot, dtypes: Sequence[Dtype], operand: Rounding) -> Callable[[Sequence[Tensor]], Tensor]:
-    """Transposed operands are views; a plain matrix beside a stack serves all of it."""
-
-    def run(inputs: Sequence[Tensor]) -> Tensor:
-        a, b = (operand(widen(x, d)) for x, d in zip(inputs, dtypes, strict=True))
-        product = torch.matmul(a.mT if op.transpose_a else a, b.mT if op.transpose_b else b)
-        return narrow(product, op.dtype)
-
-    return run

@@ -54,8 +54,12 @@ def compile_map(
     shape: Shape,
     stored: Sequence[Dtype],
     device: torch.device,
+    reuse: Sequence[int] = (),
 ) -> Kernel:
-    """The kernel of a map: tensors of `dtypes` and `shapes` in, tensors of `shape` and `stored` out."""
+    """The kernel of a map: tensors of `dtypes` and `shapes` in, tensors of `shape` and `stored` out.
+
+    `reuse` has for each output the input that nobody reads any more and whose memory the result may take, or -1.
+    """
     program = lift(scalar)
     known, code = _fold(program, device)
     calls = _plan(program, code, known, shapes, dtypes)
@@ -91,7 +95,9 @@ def compile_map(
         if not all(x.is_contiguous() for x in inputs):
             return run(inputs)
         block = BLOCK * torch.get_num_threads()
-        results = [torch.empty(shape, dtype=STORAGE[d]) for d in stored]
+        results = [
+            inputs[i] if i >= 0 else torch.empty(shape, dtype=STORAGE[d]) for i, d in zip(places, stored, strict=True)
+        ]
         whole = [torch.split(x.view(-1), block) if x.shape == shape else None for x in inputs]
         targets = zip(*(torch.split(x.view(-1), block) for x in results), strict=True)
         for n, target in enumerate(targets):
@@ -100,6 +106,8 @@ def compile_map(
                 x.copy_(r[v])
         return results
 
+    moved = any(v < first for v in program.outputs)  # an input as it is, which must not be overwritten first
+    places = [-1] * len(stored) if moved or not reuse else reuse
     blocks = (
         device.type == "cpu"
         and len(calls) >= WORTH_BLOCKS
@@ -137,9 +145,9 @@ def _plan(
 ) -> list[Call]:
     at: dict[int, Shape] = {v: () for v, x in enumerate(known) if x is not None} | dict(enumerate(shapes))
     last = {a: n for n, (instruction, _) in enumerate(code) for a in instruction.args}
-    # Only what an instruction here made may be overwritten, and no result, nor what shares its memory with a view.
+    # Only what an instruction here made may be overwritten, and nothing that shares its memory with a view.
     fixed = set(range(len(known))) - {v for i, v in code if i.op not in VIEWS}
-    fixed |= set(program.outputs) | {a for i, _ in code if i.op in VIEWS for a in i.args}
+    fixed |= {a for i, _ in code if i.op in VIEWS for a in i.args}
     reg = {v: _result(i) for i, v in code}
     calls = []
     for n, (instruction, to) in enumerate(code):
