@@ -84,7 +84,9 @@ class Adversarial(Solver):
         true = {n: torch.from_numpy(batch[n].copy()) for n in self.perturbed}
         noise = {n: torch.zeros_like(t).requires_grad_() for n, t in true.items()}
         targets = {n: torch.from_numpy(np.asarray(x, np.float32)) for n, x in wanted.items()}
-        solver = torch.optim.LBFGS(list(noise.values()), max_iter=self.evaluations, max_eval=self.evaluations, lr=0.5)
+        solver = torch.optim.LBFGS(
+            list(noise.values()), max_iter=self.evaluations, max_eval=self.evaluations, line_search_fn="strong_wolfe"
+        )
         unit: list[Tensor] = []
 
         def closure() -> Tensor:

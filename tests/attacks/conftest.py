@@ -3,9 +3,16 @@ from __future__ import annotations
 import pytest
 
 from attacks.tasks import linear_task
+from gensyn_verify.attacks.adversarial import Adversarial
 from gensyn_verify.protocol.run import Run
 from gensyn_verify.protocol.solve import solve
 from gensyn_verify.protocol.task import Task
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adversarial inputs after one evaluation: the tests of rules do not depend on how good they are."""
+    monkeypatch.setattr(Adversarial, "evaluations", 1)
 
 
 @pytest.fixture(scope="session")

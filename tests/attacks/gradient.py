@@ -1,7 +1,7 @@
 """The gradient of the state after a step with respect to the batch: the program on torch tensors that keep track.
 
 A program holds the backward pass of its model, so one backward pass through it gives what is otherwise a second
-derivative of the loss. The vendor backend's kernels do it, but for maps, which it computes in place. Imports torch.
+derivative of the loss. Kernels are the vendor backend's, but for maps, which it computes in place. Imports torch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from gensyn_verify.attacks.solver import Inputs
 from gensyn_verify.backends.arrays import Array
-from gensyn_verify.backends.vendor.executor import kernel_of
+from gensyn_verify.backends.vendor import kernels
 from gensyn_verify.backends.vendor.operations import OPERATIONS
-from gensyn_verify.backends.vendor.precision import rounding
 from gensyn_verify.backends.vendor.scalar import Kernel, constant
 from gensyn_verify.backends.vendor.tensors import narrow, to_tensor, widen
+from gensyn_verify.errors import BackendError
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Node, Program
 
@@ -58,9 +58,28 @@ _CALLS = {**OPERATIONS, "sqrt.f32": _root}
 
 
 def _kernel(program: Program, node: Node) -> Kernel:
-    if isinstance(node.op, ops.Map):
-        return _map(program, node, node.op)
-    return kernel_of(program, node, _CPU, rounding("fp32"))
+    op, shape = node.op, node.types[0].shape
+    dtypes = [program.value_types[v].dtype for v in node.inputs]
+    if isinstance(op, ops.Map):
+        return _map(program, node, op)
+    first = dtypes[0]
+    if isinstance(op, ops.Dot):
+        return lambda x: [_dot(op, *(widen(v, d) for v, d in zip(x, dtypes, strict=True)))]
+    if isinstance(op, ops.Reduce):
+        return lambda x: [kernels.run_reduce(op, x[0], first)]
+    if isinstance(op, ops.Gather):
+        return lambda x: [kernels.run_gather(x[0], x[1], first)]
+    if isinstance(op, ops.ScatterAdd):
+        return lambda x: [kernels.run_scatter_add(op, x[0], x[1], first, shape)]
+    if isinstance(op, ops.Random):
+        return lambda x: [kernels.run_random(op, x[0], x[1])]
+    if isinstance(op, ops.Sort | ops.Scan):
+        raise BackendError(f"{type(op).__name__.lower()} in {node.origin}: inputs are not optimised through it")
+    return lambda x: [kernels.run_layout(op, list(x), shape, first)]
+
+
+def _dot(op: ops.Dot, a: Tensor, b: Tensor) -> Tensor:
+    return narrow(torch.matmul(a.mT if op.transpose_a else a, b.mT if op.transpose_b else b), op.dtype)
 
 
 def _map(program: Program, node: Node, op: ops.Map) -> Kernel:

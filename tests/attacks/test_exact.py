@@ -10,6 +10,7 @@ import pytest
 
 from attacks.tasks import BATCH, FEATURES, INTERVAL, STEPS, linear_task
 from gensyn_verify.attacks import KINDS, Solver, forge
+from gensyn_verify.attacks.adversarial import SuitedGradient
 from gensyn_verify.errors import BundleError, MalformedError
 from gensyn_verify.program import Dtype, ProgramBuilder, TensorType
 from gensyn_verify.protocol.replay import replay
@@ -105,6 +106,25 @@ def test_injection_jumps_to_the_stolen_weights_in_one_interval(task: Task, hones
     start, goal = task.initial_state()["param.w"], honest.checkpoint()["param.w"]
     landed = forgery.run.checkpoint(1)["param.w"]
     assert np.linalg.norm(landed - goal) < 1e-6 * np.linalg.norm(start - goal)
+
+
+@needs_torch
+def test_adversarial_inputs_lead_closer_to_what_is_wanted(
+    task: Task, honest: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # as many evaluations as an attack takes
+    attack = SuitedGradient("adversarial-1", task, honest, 0, "cpu", None)
+    attack.prepare()
+    step, state = 0, task.initial_state()
+    wanted = attack.wanted(step, state)
+    batch = attack.optimised(state, attack.honest(step), wanted)
+
+    def miss(batch: dict[str, np.ndarray]) -> float:
+        after = attack.engine(state, (batch, task.scalars(step)))[0]
+        return float(np.linalg.norm(after["param.w"] - wanted["param.w"]))
+
+    assert not np.array_equal(batch["x"], task.batch(step)["x"])
+    assert miss(batch) < 0.5 * miss(task.batch(step))
 
 
 def test_forged_initial_weights_have_the_ranks_of_the_stolen_ones(task: Task, honest: Run, tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ PUBLISHED = ["adversarial-1", "adversarial-2", "adversarial-3", "blindfold-topq"
 
 @pytest.fixture(scope="module")
 def mlp(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """An MLP with batch normalization and AdamW, 32 intervals in two epochs."""
+    """An MLP with batch normalization and AdamW, 32 intervals of a step in two epochs."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(512, 12, generator=generator)
+    x = torch.randn(256, 12, generator=generator)
     y = (x[:, :3].sum(1) > 0).long() + (x[:, 3] > 0).long()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -38,7 +38,7 @@ def mlp(tmp_path_factory: pytest.TempPathFactory) -> Task:
     model = torch.nn.Sequential(*layers)
     return gv.capture(
         model, torch.nn.CrossEntropyLoss(), torch.optim.AdamW(model.parameters(), lr=1e-3), (x, y),
-        steps=64, batch_size=16, interval=2, path=tmp_path_factory.mktemp("mlp") / "task",
+        steps=32, batch_size=16, interval=1, path=tmp_path_factory.mktemp("mlp") / "task",
     )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_accepts_honest_runs(backend: str, mlp: Task, rule: jia.Rule, tmp_path: 
     outcome = rule.verify(gv.solve(mlp, tmp_path / "run", backend=backend), mlp)
     assert outcome.accepted
     assert len(outcome.distances) == 2 * jia.Q  # of two epochs
-    assert outcome.steps_replayed == 2 * len(outcome.distances)
+    assert outcome.steps_replayed == len(outcome.distances)
     assert max(outcome.distances.values()) < jia.DELTA / 10
 
 
@@ -84,7 +84,7 @@ def test_rejects_work_that_was_not_done(mlp: Task, victim: Run, rule: jia.Rule, 
 
 
 def test_rejects_batches_that_are_not_those_in_the_log(mlp: Task, victim: Run, rule: jia.Rule) -> None:
-    outcome = rule.verify(victim, mlp, lambda step: (mlp.batch((step + 1) % 32), mlp.scalars(step)))
+    outcome = rule.verify(victim, mlp, lambda step: (mlp.batch((step + 1) % 16), mlp.scalars(step)))
     assert not outcome.accepted
     assert "step 0" in outcome.reason
 
@@ -102,9 +102,11 @@ def test_every_distance_tells_an_honest_run_from_a_splice(
     distance: str, mlp: Task, victim: Run, tmp_path: Path
 ) -> None:
     rule = jia.calibrate(mlp, [victim], distance=distance)
-    assert rule.verify(victim, mlp).accepted
+    honest = rule.verify(victim, mlp)
+    assert honest.accepted
     forgery = forge("splice", mlp, tmp_path / "forged", victim=victim, seed=1)
-    assert not replace(rule, delta=rule.delta / 20).verify(forgery.run, mlp, forgery.claims).accepted
+    spliced = rule.verify(forgery.run, mlp, forgery.claims)
+    assert max(spliced.distances.values()) > 1e-4 > 1e3 * max(honest.distances.values())
 
 
 def test_delta_leaves_room_for_the_reproduction_error_that_was_measured(mlp: Task, tmp_path: Path) -> None:

@@ -1,0 +1,236 @@
+"""Every attack against every verification rule: bench/results/attacks.json, and docs/attacks.md made from it.
+
+    python -m tests.attacks.report                                   both models, everything; some 20 minutes
+    python -m tests.attacks.report --model gpt --kind drift splice   some; the rest of the JSON stays as it is
+    python -m tests.attacks.report --calibrated FOLDER               also threshold mode: FOLDER/<model> are the tasks
+                                                                     that `gverify calibrate` made of --tasks FOLDER
+    python -m tests.attacks.report --tasks FOLDER                    only write the tasks to FOLDER/<model>
+    python -m tests.attacks.report --page                            only make the page again
+
+A verification rule is a function of a forgery. Forgers use the backend of the solvers that a rule is for: the
+reproducible one in exact mode and for Jia et al., stock PyTorch kernels in threshold mode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import gensyn_verify as gv
+from examples.cnn import ResNet20, digits
+from examples.gpt import GPT, loss_fn, windows
+from gensyn_verify.attacks import KINDS, Forgery, Solver, forge, jia
+from gensyn_verify.protocol.report import Report
+from gensyn_verify.protocol.sampling import probability_caught
+from tests.attacks.page import page
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS, PAGE = ROOT / "bench" / "results" / "attacks.json", ROOT / "docs" / "attacks.md"
+STEPS, INTERVAL, SAMPLES = 60, 5, 4
+Rows = dict[str, Any]
+
+
+def resnet20(path: Path) -> gv.Task:
+    """ResNet-20 on scikit-learn's digits at 16x16, SGD with Nesterov momentum."""
+    torch.manual_seed(0)
+    model = ResNet20()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    return _capture(model, nn.CrossEntropyLoss(), optimizer, digits(16), path)
+
+
+def gpt(path: Path) -> gv.Task:
+    """A GPT of four layers on bytes of text, AdamW."""
+    torch.manual_seed(0)
+    model = GPT(words=128, context=32, dropout=0.0)
+    return _capture(model, loss_fn, torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1), windows(32), path)
+
+
+def _capture(
+    model: nn.Module, loss: Callable[..., Any], optimizer: torch.optim.Optimizer, data: Any, path: Path
+) -> gv.Task:
+    return gv.capture(
+        model, loss, optimizer, data, steps=STEPS, batch_size=16, interval=INTERVAL, path=path,
+        policy=gv.Policy(samples=SAMPLES, largest=0),
+    )  # fmt: skip
+
+
+MODELS: dict[str, Callable[[Path], gv.Task]] = {"resnet20": resnet20, "gpt": gpt}
+
+
+# ---- rules ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a rule says of a run.
+
+    outcome  accepted, rejected or undecided
+    detail   what decided
+    cost     steps replayed over those of the task
+    caught   probability with which the rule's own draw of intervals rejects, where it draws
+    """
+
+    outcome: str
+    detail: str
+    cost: float
+    caught: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.outcome == "accepted"
+
+
+Rule = Callable[[Forgery], Judgement]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A task, the backend that its solvers use, an honest run to steal from, and the rules that verify its runs."""
+
+    task: gv.Task
+    backend: str
+    victim: gv.Run
+    rules: dict[str, Rule]
+
+
+def replayed(task: gv.Task, mode: str) -> dict[str, Rule]:
+    """The task's own policy, exact or threshold, on every interval and at the sampled rate, from one replay of all."""
+
+    @cache
+    def verified(url: str, published: bytes | None, beacon: bytes) -> Report:
+        return gv.replay(url, task, everything=True, commitment=published, beacon=beacon)
+
+    def judge(forgery: Forgery, everything: bool) -> Judgement:
+        report = verified(forgery.run.url, forgery.published, forgery.beacon or b"later")
+        outcome = {"VERIFIED": "accepted", "ACCEPT": "accepted", "UNDECIDED": "undecided"}
+        full = Judgement(
+            outcome.get(report.verdict.name, "rejected"), _decider(report), report.steps_replayed / task.steps
+        )
+        return full if everything else _sampled(task, report, full)
+
+    return {
+        f"{mode}, every interval": lambda forgery: judge(forgery, True),
+        f"{mode}, sampled": lambda forgery: judge(forgery, False),
+    }
+
+
+def _decider(report: Report) -> str:
+    """The first finding, in a few words; else the statistic that decided."""
+    if not report.findings:
+        return str(report).splitlines()[0].partition(": ")[2]
+    first = report.findings[0]
+    where = "" if first.step is None else f" at step {first.step}" + (f", {first.tensor}" if first.tensor else "")
+    return f"{first.kind}{where}"
+
+
+def _sampled(task: gv.Task, report: Report, full: Judgement) -> Judgement:
+    """What a draw of the policy's samples is worth against the intervals that a full replay found bad."""
+    share = task.policy.samples * task.interval / task.steps
+    bad = {f.interval for f in report.findings if f.interval is not None}
+    if any(f.interval is None for f in report.findings):  # commitment, address: seen before anything is drawn
+        return Judgement(full.outcome, full.detail, share, 1.0)
+    caught = float(probability_caught(report.intervals, task.policy.samples, len(bad)))
+    return Judgement(full.outcome, f"{len(bad)} of {report.intervals} intervals", share, caught)
+
+
+def jia_2021(task: gv.Task, rule: jia.Rule) -> Rule:
+    def judge(forgery: Forgery) -> Judgement:
+        found = rule.verify(forgery.run, task, forgery.claims, forgery.initial)
+        worst = max(found.distances.values(), default=0.0)
+        detail = found.reason or f"distance {worst:.2g} of {rule.delta:.2g}"
+        return Judgement("accepted" if found.accepted else "rejected", detail, found.steps_replayed / task.steps)
+
+    return judge
+
+
+def benches(name: str, folder: Path, calibrated: Path | None) -> Iterator[Bench]:
+    """The tasks of a model with their rules. A rule of another kind is one entry more."""
+    task = MODELS[name](folder / "task")
+    victim = gv.solve(task, folder / "victim")
+    rule = jia.calibrate(task, [victim, gv.solve(task, folder / "vendor", backend="vendor")])
+    yield Bench(task, "cpu", victim, replayed(task, "exact") | {"Jia et al. 2021": jia_2021(task, rule)})
+    if calibrated is not None:
+        task = gv.open_task(calibrated / name)
+        victim = gv.solve(task, folder / "victim-vendor", backend="vendor")
+        yield Bench(task, "vendor", victim, replayed(task, "threshold"))
+
+
+# ---- measuring --------------------------------------------------------------------------------------------------
+
+
+def measure(name: str, kinds: list[str], calibrated: Path | None, seeds: int) -> Iterator[Rows]:
+    """Verdicts on one model, by attack; honest solvers under the name `honest`. What there is, after every forgery."""
+    rows: Rows = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for bench in benches(name, Path(temporary), calibrated):
+            task = bench.task
+            extent = {"steps": task.steps, "interval": task.interval, "intervals": task.intervals}
+            for kind, disguise, forgery in _subjects(bench, kinds, Path(temporary) / bench.backend, seeds):
+                row = rows.setdefault(kind, {}).setdefault(disguise, {"cost": {}, "forged": {}, "verdicts": {}})
+                if isinstance(forgery, str):
+                    row["refused"] = forgery
+                    continue
+                row["cost"][bench.backend] = forgery.cost
+                row["forged"][bench.backend] = len(forgery.steps_forged)
+                for rule, judge in bench.rules.items():
+                    row["verdicts"].setdefault(rule, []).append(judge(forgery).__dict__)
+                shutil.rmtree(forgery.run.url)
+                yield {**extent, "samples": task.policy.samples, "about": MODELS[name].__doc__, "rows": rows}
+
+
+def _subjects(bench: Bench, kinds: list[str], folder: Path, seeds: int) -> Iterator[tuple[str, str, Forgery | str]]:
+    """(kind, how, forgery or why there is none): honest solvers first."""
+    for seed in range(seeds):
+        honest = Solver("honest", bench.task, None, seed, bench.backend, None)
+        yield "honest", "disguised", honest.forge(folder / f"honest-{seed}", True)
+    for kind in kinds:
+        for how in ("open", "disguised"):
+            start = time.perf_counter()
+            forgery: Forgery | str
+            try:
+                forgery = forge(
+                    kind, bench.task, folder / f"{kind}-{how}", victim=bench.victim, seed=1, backend=bench.backend,
+                    disguise=how == "disguised",
+                )  # fmt: skip
+            except gv.GensynVerifyError as error:
+                forgery = str(error)
+            print(f"{kind}, {how}: {time.perf_counter() - start:.1f} s", flush=True)
+            yield kind, how, forgery
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="*", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--kind", nargs="*", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--calibrated", type=Path, metavar="FOLDER", help="tasks with threshold policies")
+    parser.add_argument("--tasks", type=Path, metavar="FOLDER", help="write the tasks there, and nothing else")
+    parser.add_argument("--honest", type=int, default=2, metavar="N", help="honest solvers a model")
+    parser.add_argument("--page", action="store_true", help="only make the page from the results that are there")
+    args = parser.parse_args()
+    if args.tasks:
+        for name in args.model:
+            MODELS[name](args.tasks / name)
+        return
+    results: Rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in [] if args.page else args.model:
+        kept = results.get(name, {}).get("rows", {})
+        for found in measure(name, args.kind, args.calibrated, args.honest):
+            results[name] = found | {"rows": dict(sorted((kept | found["rows"]).items()))}
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
+            RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    PAGE.write_text(page(results))
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
