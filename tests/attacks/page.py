@@ -34,6 +34,16 @@ what its solver claims, openly; disguised, it claims the task's data.
 """
 
 SAMPLING = """\
+## Reading the column of Jia et al.
+
+- Most of what it accepts openly it accepts because it believes the claimed batches and learning rates: the log then
+  holds what was used, and a replay of that agrees.
+- Moments and buffers are not compared, and the interval that they open starts from them as they are.
+- The rule has one delta for a whole run, in units of the distance between independent runs. A line to a stolen model
+  passes if it is cut into updates shorter than that: with the few intervals here an update is about 0.01, in the
+  thousands of a published run far less (tests/attacks/test_jia.py has 32 intervals, and there all seven published
+  attacks pass).
+
 ## What sampling is worth
 
 A task has n intervals. A forger whose lies lie in k of them is met by a draw of s different intervals with probability
@@ -59,7 +69,7 @@ def page(results: Rows) -> str:
 
 
 def _model(name: str, found: Rows) -> str:
-    rules = list(dict.fromkeys(r for row in found["rows"].values() for how in row.values() for r in how["verdicts"]))
+    rules = sorted({r for row in found["rows"].values() for how in row.values() for r in how["verdicts"]}, key=_place)
     head = ["attack", "", "cost", *rules]
     lines = [
         f"## {name}",
@@ -73,14 +83,20 @@ def _model(name: str, found: Rows) -> str:
     for kind, hows in found["rows"].items():
         if kind == "honest":
             continue
-        for how, row in hows.items():
-            if "refused" in row:
-                lines.append(f"| {kind} | {how} | | {row['refused']} |" + " |" * (len(rules) - 1))
-                continue
+        if all("refused" in row for row in hows.values()):
+            lines.append(f"| {kind} | | | not possible: {hows['open']['refused']} |" + " |" * (len(rules) - 1))
+            continue
+        for how, row in sorted(hows.items(), reverse=True):  # open, then disguised
             cost = " / ".join(dict.fromkeys(f"{c:.2f}" for c in row["cost"].values()))
             cells = [_cell(row["verdicts"].get(rule, [])) for rule in rules]
             lines.append(f"| {kind} | {how} | {cost} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_honest(found, rules), *_price(found, rules), ""])
+
+
+def _place(rule: str) -> tuple[int, str]:
+    """Exact mode, threshold mode, others."""
+    order = ("exact", "threshold")
+    return next((i for i, mode in enumerate(order) if rule.startswith(mode)), len(order)), rule
 
 
 def _cell(verdicts: list[Rows]) -> str:

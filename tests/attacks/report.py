@@ -32,7 +32,7 @@ from examples.cnn import ResNet20, digits
 from examples.gpt import GPT, loss_fn, windows
 from gensyn_verify.attacks import KINDS, Forgery, Solver, forge, jia
 from gensyn_verify.protocol.report import Report
-from gensyn_verify.protocol.sampling import probability_caught
+from gensyn_verify.protocol.sampling import draw, probability_caught
 from tests.attacks.page import page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -116,7 +116,7 @@ def replayed(task: gv.Task, mode: str) -> dict[str, Rule]:
         full = Judgement(
             outcome.get(report.verdict.name, "rejected"), _decider(report), report.steps_replayed / task.steps
         )
-        return full if everything else _sampled(task, report, full)
+        return full if everything else _sampled(task, report, full, forgery.beacon)
 
     return {
         f"{mode}, every interval": lambda forgery: judge(forgery, True),
@@ -129,18 +129,23 @@ def _decider(report: Report) -> str:
     if not report.findings:
         return str(report).splitlines()[0].partition(": ")[2]
     first = report.findings[0]
-    where = "" if first.step is None else f" at step {first.step}" + (f", {first.tensor}" if first.tensor else "")
-    return f"{first.kind}{where}"
+    where = "" if first.step is None else f" at step {first.step}"
+    what = ".".join(first.tensor.split(".")[:2])  # optim.exp_avg, buffer.cos
+    return f"{first.kind}{where}{', ' if what else ''}{what}"
 
 
-def _sampled(task: gv.Task, report: Report, full: Judgement) -> Judgement:
+def _sampled(task: gv.Task, report: Report, full: Judgement, known: bytes | None) -> Judgement:
     """What a draw of the policy's samples is worth against the intervals that a full replay found bad."""
     share = task.policy.samples * task.interval / task.steps
     bad = {f.interval for f in report.findings if f.interval is not None}
     if any(f.interval is None for f in report.findings):  # commitment, address: seen before anything is drawn
         return Judgement(full.outcome, full.detail, share, 1.0)
     caught = float(probability_caught(report.intervals, task.policy.samples, len(bad)))
-    return Judgement(full.outcome, f"{len(bad)} of {report.intervals} intervals", share, caught)
+    detail = f"{len(bad)} of {report.intervals} intervals"
+    if known is not None:
+        met = bad & set(draw(known, bytes.fromhex(report.commitment), report.intervals, task.policy.samples))
+        detail += f"; under the beacon it knew {len(met)} drawn"
+    return Judgement(full.outcome, detail, share, caught)
 
 
 def jia_2021(task: gv.Task, rule: jia.Rule) -> Rule:
