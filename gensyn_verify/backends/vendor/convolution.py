@@ -189,48 +189,80 @@ def _grouped(f: Finder, v: int, operand: Rounding) -> Convolution | None:
 def _correlation(
     f: Finder, w: Windows, a: int, operand: Rounding, groups: int, shape: Shape, dtype: Dtype
 ) -> Convolution:
-    rank, kernel, types = w.rank, w.kernel, (f.types[w.source].dtype, f.types[a].dtype)
-    channels = f.types[w.x].shape[1] // groups
-    stride = [] if w.pad is None else [gap + 1 for gap in w.pad.interior[2:]]
+    """Windows of `w` times the weights [O, k] or [G, O/G, k], value `a`."""
+    turned = _turned(f, a, w.rank)
     spread = w.pad is not None and any(w.pad.interior)
+    cropping = _cropping(f, w) if spread or turned is not None else None
+    if cropping is not None:  # the gradient of a convolution, which torch calls a transposed one
+        return _transposed(f, w, a, turned, cropping, operand, groups, shape, dtype)
+    types, padded, channels = (f.types[w.source].dtype, f.types[a].dtype), f.types[w.x], f.types[w.x].shape[1] // groups
     padding = _padding(f, w, 2)
-    back = _cropping(w) if spread and set(w.stride) == {1} else None
-    if back is not None:  # zeros between the places: torch has that as the transposed convolution
-        crop, more = back
-
-        def transposed(inputs: Sequence[Tensor]) -> Tensor:
-            x, weight = (operand(widen(x, d)) for x, d in zip(inputs, types, strict=True))
-            outputs = weight.numel() // (groups * channels * math.prod(kernel))
-            weight = weight.reshape(groups, outputs, channels, *kernel).transpose(1, 2).flatten(0, 1)
-            weight = weight.flip(list(range(2, 2 + rank)))
-            y = _TRANSPOSED[rank](x, weight, None, stride, crop, more, groups, list(w.dilation))
-            return narrow(y.reshape(shape), dtype)
-
-        return Convolution((w.source, a), transposed)
     pad = w.pad if padding is None else None
-    pads = padding or (0,) * rank
-    padded_type = f.types[w.x]
+    pads = padding or (0,) * w.rank
 
-    def forward(inputs: Sequence[Tensor]) -> Tensor:
+    def call(inputs: Sequence[Tensor]) -> Tensor:
         x, weight = inputs
         if pad is not None:
-            x = run_layout(pad, [x], padded_type.shape, padded_type.dtype)
+            x = run_layout(pad, [x], padded.shape, padded.dtype)
         x, weight = operand(widen(x, types[0])), operand(widen(weight, types[1]))
-        weight = weight.reshape(-1, channels, *kernel)
-        y = _FORWARD[rank](x, weight, None, list(w.stride), list(pads), list(w.dilation), groups)
+        weight = weight.reshape(-1, channels, *w.kernel)
+        y = _FORWARD[w.rank](x, weight, None, list(w.stride), list(pads), list(w.dilation), groups)
         return narrow(y.reshape(shape), dtype)
 
-    return Convolution((w.source, a), forward)
+    return Convolution((w.source, a), call)
 
 
-def _cropping(w: Windows) -> tuple[list[int], list[int]] | None:
-    """Padding and output padding of the transposed convolution, where torch takes them."""
-    assert w.pad is not None
-    crop = [d * (k - 1) - lo for d, k, lo in zip(w.dilation, w.kernel, w.pad.low[2:], strict=True)]
-    more = [hi - lo for lo, hi in zip(w.pad.low[2:], w.pad.high[2:], strict=True)]
-    stride = [gap + 1 for gap in w.pad.interior[2:]]
+def _transposed(
+    f: Finder,
+    w: Windows,
+    a: int,
+    turned: int | None,
+    cropping: tuple[list[int], list[int], list[int]],
+    operand: Rounding,
+    groups: int,
+    shape: Shape,
+    dtype: Dtype,
+) -> Convolution:
+    """torch turns the weights itself: it gets those of value `turned`, or those of `a` turned back."""
+    stride, crop, more = cropping
+    weights = a if turned is None else turned
+    types, channels = (f.types[w.source].dtype, f.types[weights].dtype), f.types[w.x].shape[1] // groups
+    spatial = list(range(2, 2 + w.rank))
+
+    def call(inputs: Sequence[Tensor]) -> Tensor:
+        x, weight = (operand(widen(x, d)) for x, d in zip(inputs, types, strict=True))
+        outputs = weight.numel() // (groups * channels * math.prod(w.kernel))
+        weight = weight.reshape(groups, outputs, channels, *w.kernel).transpose(1, 2).flatten(0, 1)
+        weight = weight.flip(spatial) if turned is None else weight
+        y = _TRANSPOSED[w.rank](x, weight, None, stride, crop, more, groups, list(w.dilation))
+        return narrow(y.reshape(shape), dtype)
+
+    return Convolution((w.source, weights), call)
+
+
+def _turned(f: Finder, a: int, rank: int) -> int | None:
+    """The weights [.., .., *K] of which value `a` is the reshaped mirror image along every spatial axis."""
+    reshaped = f.op(a, ops.Reshape)
+    cut = None if reshaped is None else f.op(reshaped[1], ops.Slice)
+    if cut is None or not isinstance(cut[0], ops.Slice) or len(cut[0].step) != 2 + rank:
+        return None
+    whole = cut[0].shape == f.types[cut[1]].shape
+    return cut[1] if whole and cut[0].step == (1, 1, *(-1,) * rank) else None
+
+
+def _cropping(f: Finder, w: Windows) -> tuple[list[int], list[int], list[int]] | None:
+    """Stride, padding and output padding of the transposed convolution; None where torch does not take them."""
+    none = (0,) * w.rank
+    low, high, gaps = (none,) * 3 if w.pad is None else (w.pad.low[2:], w.pad.high[2:], w.pad.interior[2:])
+    crop = [d * (k - 1) - lo for d, k, lo in zip(w.dilation, w.kernel, low, strict=True)]
+    more = [hi - lo for lo, hi in zip(low, high, strict=True)]
+    stride = [gap + 1 for gap in gaps]
+    out = tuple(
+        (n - 1) * s - 2 * c + d * (k - 1) + 1 + m
+        for n, s, c, d, k, m in zip(f.types[w.source].shape[2:], stride, crop, w.dilation, w.kernel, more, strict=True)
+    )
     fits = all(c >= 0 and 0 <= m < max(s, d) for c, m, s, d in zip(crop, more, stride, w.dilation, strict=True))
-    return (crop, more) if fits else None
+    return (stride, crop, more) if fits and set(w.stride) == {1} and out == w.out else None
 
 
 def _weight(f: Finder, v: int, operand: Rounding) -> Convolution | None:
