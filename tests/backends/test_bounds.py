@@ -23,7 +23,7 @@ from gensyn_verify.backends.names import VendorName
 from gensyn_verify.backends.vendor import Executor
 from gensyn_verify.errors import MalformedError
 from gensyn_verify.frontend import Captured, trace_step
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, ops
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, TensorType, activations, functions, ops
 from gensyn_verify.program.scalar import ScalarProgram
 
 F = Dtype.f32
@@ -79,6 +79,44 @@ def test_functions_of_torch_are_within_their_bounds_on_random_bits(name: str) ->
     scalar = {**ELEMENTARY, **COMPOSED}[name]
     program = map_program(scalar, [F] * len(scalar.inputs), (F,), 1 << 16)
     assert fault(program, 0, special=0.1) is None
+
+
+TWO: dict[str, Callable[..., Any]] = {
+    **{n: getattr(functions, n) for n in ("pow", "atan2", "hypot")},
+    **{n: getattr(activations, n) for n in COMPOSED if n.endswith("_backward") and not n.startswith("relu")},
+    "relu_backward": lambda g, x: g.builder.select(x <= 0.0, 0.0, g),
+}
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_functions_of_two_arguments_broadcast_and_take_numbers(name: str) -> None:
+    """oneDNN's gradient of a gelu takes neither."""
+    function, rng = TWO[name], np.random.default_rng(0)
+    for shapes in (((4, 1), (4, 5)), ((4, 5), (5,)), ((), (4, 5)), ((4, 5), ()), ((4, 1), (1, 5)), ((4, 5),)):
+        g = ProgramBuilder()
+        inputs = [g.input("batch", f"x{i}", TensorType(F, s)) for i, s in enumerate(shapes)]
+        if len(shapes) == 2:
+            g.output("metric", "y", g.map(function, *inputs))
+        else:
+            g.output("metric", "left", g.map(lambda x: function(x.builder.literal(0.75), x), *inputs))
+            g.output("metric", "right", g.map(lambda x: function(x, x.builder.literal(0.75)), *inputs))
+        program = g.build()
+        arrays = [rng.uniform(0.1, 0.9, i.type.shape).astype(np.float32) for i in program.inputs]
+        assert audit(program, arrays, vendor_values(program, arrays).value) is None, shapes
+
+
+def test_nothing_is_written_over_what_a_view_of_bits_still_shows() -> None:
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(Dtype.u32, (64,)))
+
+    def f(x: Any) -> Any:
+        bits = x + 0x3F800000
+        seen = bits.bits(Reg.f32)
+        return seen * (bits ^ 0x00400000).bits(Reg.f32) + seen
+
+    g.output("metric", "y", g.map(f, x))
+    program, arrays = g.build(), [np.arange(64, dtype=np.uint32)]
+    assert audit(program, arrays, vendor_values(program, arrays).value) is None
 
 
 @pytest.mark.parametrize(

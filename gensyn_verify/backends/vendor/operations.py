@@ -11,6 +11,7 @@ from functools import partial
 from types import BuiltinFunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,6 +99,20 @@ OPERATIONS: dict[str, Call] = {
     "u32_bits_to_i32": lambda x: x,
 }  # fmt: skip
 
+
+def _alike(function: Call) -> Call:
+    """oneDNN's kernels and those of CUDA take two tensors of one shape on one device, no numbers."""
+
+    def call(g: Tensor, x: Tensor) -> Tensor:
+        if g.shape != x.shape:
+            shape, device = np.broadcast_shapes(g.shape, x.shape), g.device if g.dim() else x.device
+            g, x = (t.to(device).expand(shape).contiguous() for t in (g, x))
+        found: Tensor = function(g, x)
+        return found
+
+    return call
+
+
 _aten = torch.ops.aten
 FUNCTIONS: dict[str, Call] = {
     **{n: getattr(torch, n) for n in (
@@ -107,12 +122,12 @@ FUNCTIONS: dict[str, Call] = {
     "gelu": torch.nn.functional.gelu,
     "gelu_tanh": partial(torch.nn.functional.gelu, approximate="tanh"),
     "silu": torch.nn.functional.silu,
-    "gelu_backward": _aten.gelu_backward,
-    "gelu_tanh_backward": partial(_aten.gelu_backward, approximate="tanh"),
-    "silu_backward": _aten.silu_backward,
-    "sigmoid_backward": _aten.sigmoid_backward,
-    "tanh_backward": _aten.tanh_backward,
-    "relu_backward": lambda g, x: _aten.threshold_backward(g, x, 0),
+    "gelu_backward": _alike(_aten.gelu_backward),
+    "gelu_tanh_backward": _alike(partial(_aten.gelu_backward, approximate="tanh")),
+    "silu_backward": _alike(_aten.silu_backward),
+    "sigmoid_backward": _alike(_aten.sigmoid_backward),
+    "tanh_backward": _alike(_aten.tanh_backward),
+    "relu_backward": _alike(lambda g, x: _aten.threshold_backward(g, x, 0)),
 }  # fmt: skip
 """The published functions that `lift` finds."""
 
