@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,16 +18,19 @@ from torch import nn
 from gensyn_verify import backends
 from gensyn_verify.backends import reference
 from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.bounds import audit
 from gensyn_verify.backends.lift import COMPOSED, ELEMENTARY, lift
 from gensyn_verify.backends.names import VendorName
 from gensyn_verify.backends.vendor import Executor, environment
 from gensyn_verify.backends.vendor.convolution import Finder, find
 from gensyn_verify.backends.vendor.precision import rounding, switches
+from gensyn_verify.cli.solve import add_machine_arguments
 from gensyn_verify.errors import BackendError
 from gensyn_verify.frontend import Captured, trace_step
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, ops
 from gensyn_verify.program.functions import exp
 from gensyn_verify.program.published import F, trace
+from gensyn_verify.protocol.solve import solve
 
 EXACT = (ops.Gather, ops.Random, ops.Sort)
 LAYOUT = tuple(op for op in ops.OPS if op.kind == "layout")
@@ -250,7 +255,32 @@ def test_convolutions_and_their_gradients_are_one_call_each(name: str) -> None:
         metrics = executor.step(batch, made.schedule(1))
         results.append({**metrics, **{n: a.copy() for n, a in executor.state().items()}})
     close(results[1], results[0], 1e-6)
-    close(results[2], results[0], 1e-6)
+    assert {n: a.tobytes() for n, a in results[2].items()} == {n: a.tobytes() for n, a in results[1].items()}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_every_value_of_a_step_with_convolutions_is_within_its_bounds(name: str) -> None:
+    torch.manual_seed(0)
+    build, shape, _ = CONVOLUTIONS[name]
+    x = torch.randn(shape)
+    made = step_of(build(), x)
+    given = {"state": made.state, "batch": made.batch_arrays((x,)), "scalar": made.schedule(1)}
+    executor = Executor(made.program, VendorName(), keep=True)
+    executor.load(made.state)
+    executor.step(given["batch"], given["scalar"])
+    assert audit(made.program, [given[i.role][i.name] for i in made.program.inputs], executor.value) is None
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet20", "gpt", "lstm"])
+def test_keeping_every_value_changes_no_bit(name: str) -> None:
+    made, batch = captured(name)
+    executors = [Executor(made.program, VendorName(), keep=keep) for keep in (False, True)]
+    for executor in executors:
+        executor.load(made.state)
+        for s in (1, 2):
+            executor.step(batch, made.schedule(s))
+    one, other = ({n: a.tobytes() for n, a in e.state().items()} for e in executors)
+    assert one == other
 
 
 # ---- training -----------------------------------------------------------------------------------------------------
@@ -314,7 +344,22 @@ def test_a_step_leaves_no_mode_behind() -> None:
     assert float(torch.tensor(2.0**-149) * 1.0) != 0  # subnormals are not flushed
 
 
-def test_the_record_names_what_computed() -> None:
-    assert environment(VendorName("cpu", "bf16")) == {
-        "device": "cpu", "precision": "bf16", "threads": str(torch.get_num_threads()), "torch": torch.__version__,
+def test_a_run_records_what_computed_it(tmp_path: Path) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "linear-1" / "task"
+    run = solve(golden, tmp_path / "run", backend="vendor:cpu:bf16")
+    assert run.finished
+    record = {"backend": "vendor:cpu:bf16", **environment(VendorName("cpu", "bf16"))}
+    assert record == {
+        "backend": "vendor:cpu:bf16", "device": "cpu", "precision": "bf16",
+        "threads": str(torch.get_num_threads()), "torch": torch.__version__,
     }  # fmt: skip
+    assert record.items() <= run.header.environment.items()
+
+
+def test_the_command_line_takes_the_names_and_says_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_machine_arguments(parser)
+    assert parser.parse_args(["--backend", "vendor:cuda:1:tf32"]).backend == "vendor:cuda:1:tf32"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--backend", "vendor:cpu:tf32"])
+    assert "tf32 exists only on cuda" in capsys.readouterr().err

@@ -138,9 +138,14 @@ class Convolution:
     call: Call
 
 
-def find(finder: Finder, v: int, operand: Rounding) -> Convolution | None:
-    """The convolution that computes value `v`, if it is one; `operand` rounds what is multiplied."""
-    return _windows(finder, v, operand) or _grouped(finder, v, operand) or _weight(finder, v, operand)
+def find(finder: Finder, v: int, operand: Rounding, every_value: bool = False) -> Convolution | None:
+    """The convolution that computes value `v`, if it is one; `operand` rounds what is multiplied.
+
+    With `every_value` it ends in the dot of its chain, so that no value of the program goes missing; the bits are the
+    same, and of grouped convolutions some copies more.
+    """
+    grouped = _grouped_dot if every_value else _grouped
+    return _windows(finder, v, operand) or grouped(finder, v, operand) or _weight(finder, v, operand)
 
 
 def _windows(f: Finder, v: int, operand: Rounding) -> Convolution | None:
@@ -162,8 +167,37 @@ def _grouped(f: Finder, v: int, operand: Rounding) -> Convolution | None:
     """permute(reshape(dot(weight [G, O/G, k], columns [G, k, N P])), (1, 0, 2)) -> [N, O, P]."""
     turned = f.op(v, ops.Permute)
     reshaped = None if turned is None else f.op(turned[1], ops.Reshape)
-    dot = None if reshaped is None else f.dot(reshaped[1])
-    if turned is None or dot is None or dot[0].transpose_a or dot[0].transpose_b:
+    if turned is None or reshaped is None or getattr(turned[0], "axes", None) != (1, 0, 2):
+        return None
+    found = _grouped_windows(f, reshaped[1])
+    if found is None:
+        return None
+    op, a, w, images = found
+    shape = (images, math.prod(f.types[a].shape[:2]), math.prod(w.out))
+    if f.types[v].shape != shape:
+        return None
+    return _correlation(f, w, a, operand, f.types[a].shape[0], shape, op.dtype)
+
+
+def _grouped_dot(f: Finder, v: int, operand: Rounding) -> Convolution | None:
+    """dot(weight [G, O/G, k], columns [G, k, N P]) -> [G, O/G, N P]."""
+    found = _grouped_windows(f, v)
+    if found is None:
+        return None
+    op, a, w, images = found
+    shape = (images, math.prod(f.types[a].shape[:2]), math.prod(w.out))
+    convolution = _correlation(f, w, a, operand, f.types[a].shape[0], shape, op.dtype)
+
+    def call(inputs: Sequence[Tensor]) -> Tensor:
+        return convolution.call(inputs).transpose(0, 1).reshape(f.types[v].shape)
+
+    return Convolution(convolution.inputs, call)
+
+
+def _grouped_windows(f: Finder, v: int) -> tuple[ops.Dot, int, Windows, int] | None:
+    """The product `v` of weights [G, O/G, k] and columns [G, k, N P]: the dot, weights, windows, number of images."""
+    dot = f.dot(v)
+    if dot is None or dot[0].transpose_a or dot[0].transpose_b:
         return None
     op, a, b = dot
     columns = f.op(b, ops.Reshape)
@@ -172,18 +206,16 @@ def _grouped(f: Finder, v: int, operand: Rounding) -> Convolution | None:
     if swapped is None or w is None or w.rank > 3 or len(f.types[a].shape) != 3:
         return None
     images, channels = f.types[w.x].shape[:2]
-    groups, outputs, k = f.types[a].shape
-    places = math.prod(w.out)
+    groups, _, k = f.types[a].shape
     if (
-        getattr(turned[0], "axes", None) != (1, 0, 2)
-        or getattr(swapped[0], "axes", None) != (1, 2, 0, 3)
+        getattr(swapped[0], "axes", None) != (1, 2, 0, 3)
         or channels % groups
         or k != channels // groups * math.prod(w.kernel)
-        or f.types[swapped[1]].shape != (images, groups, k, places)
-        or f.types[v].shape != (images, groups * outputs, places)
+        or f.types[swapped[1]].shape != (images, groups, k, math.prod(w.out))
+        or f.types[b].shape != (groups, k, images * math.prod(w.out))
     ):
         return None
-    return _correlation(f, w, a, operand, groups, f.types[v].shape, op.dtype)
+    return op, a, w, images
 
 
 def _correlation(

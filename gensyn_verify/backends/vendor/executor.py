@@ -23,7 +23,7 @@ class Executor:
 
     Integers, booleans, random words and moved data are exact; floats differ from the definition by rounding alone.
     A NaN is canonical in what `state`, `step` and `value` hand out. `keep=True` keeps every value of the last step
-    for `value(v)` and computes node by node.
+    for `value(v)`; the bits are the same.
     """
 
     def __init__(self, program: Program, name: VendorName, keep: bool = False) -> None:
@@ -33,7 +33,7 @@ class Executor:
         self._keep = keep
         self._state: dict[str, Tensor] = {}
         self._values: list[Tensor | None] = []
-        self._plan = plan(program, self._device, name.precision, fuse=not keep)
+        self._plan = plan(program, self._device, name.precision, every_value=keep)
 
     def load(self, state: Mapping[str, Array]) -> None:
         checked = check_arrays(state, self.program.inputs_of("state"), "state")

@@ -28,19 +28,23 @@ class Step(NamedTuple):
     dead: tuple[int, ...]
 
 
-def plan(program: Program, device: torch.device, precision: str, fuse: bool) -> list[Step]:
-    """The nodes that outputs need, as calls. `fuse`: a convolution is one call, an optimizer writes over its state."""
+def plan(program: Program, device: torch.device, precision: str, every_value: bool) -> list[Step]:
+    """The nodes that outputs need, as calls: a convolution is one, and an optimizer writes over its state.
+
+    With `every_value` all nodes, and nothing is written over; the values of the others have the same bits.
+    """
     finder, operand, memory = Finder(program), rounding(precision), shared_memory(program)
     needed = {o.value for o in program.outputs}
     live = {memory[v] for v in needed}
     steps = []
     for node, first in zip(reversed(program.nodes), reversed(program.first_value), strict=True):
         outputs = range(first, first + len(node.types))
-        if fuse and needed.isdisjoint(outputs):
+        if not every_value and needed.isdisjoint(outputs):
             continue
-        found = find(finder, first, operand) if fuse else None
+        found = find(finder, first, operand, every_value)
         if found is None:
-            reuse = free_state(program, node, memory, live) if fuse and isinstance(node.op, ops.Map) else ()
+            free = not every_value and isinstance(node.op, ops.Map)
+            reuse = free_state(program, node, memory, live) if free else ()
             kernel, inputs = kernel_of(program, node, device, operand, reuse), node.inputs
         else:
             kernel, inputs = _one(found.call), found.inputs
