@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -236,10 +237,12 @@ def test_no_false_alarm_on_honest_training_steps(name: str, threads: int) -> Non
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x86 alone has these")
 @pytest.mark.parametrize("capability", ["default", "avx2"])
 def test_no_false_alarm_on_other_instruction_sets(capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch reads its instruction set when it is loaded, so each has a process of its own."""
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     code = (
         "import torch; from tests.backends.test_bounds import checked; from pathlib import Path\n"
         "print(torch.backends.cpu.get_cpu_capability(), *[checked(n) for n in ('mlp', 'gpt', 'lstm', 'resnet20')])"

@@ -29,9 +29,9 @@ OPERANDS = {"fp32": 0.0, "tf32": 2.0**-10, "bf16": 2.0**-8}  # TF32 units may cu
 class Model:
     """`precision` of matrix products (fp32, tf32, bf16). Subnormals are gradual, as on CPUs and CUDA.
 
-    `confidence` is lambda of the probabilistic bound: lambda sqrt(n) u in place of n u. It holds for an element with
-    probability at least 1 - 2 exp(-lambda^2 / 2) if rounding errors are independent and of mean zero, which they
-    are not where a solver chooses them or terms are much alike; None gives the bound that always holds.
+    `confidence` is lambda of the probabilistic bound: lambda sqrt(n) u in place of n u. It holds for a sum of n terms
+    with probability at least 1 - 2 n exp(-lambda^2 / 2) if rounding errors are independent and of mean zero, which
+    they are not where a solver chooses them or terms are much alike; None gives the bound that always holds.
     """
 
     precision: str = "fp32"

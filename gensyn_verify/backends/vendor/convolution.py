@@ -336,7 +336,7 @@ def _weight(f: Finder, v: int, operand: Rounding) -> Convolution | None:
 
     def call(inputs: Sequence[Tensor]) -> Tensor:
         g, x = (operand(widen(t, d)) for t, d in zip(inputs, types, strict=True))
-        weight = x.new_empty(1).expand(like)  # its shape is all that counts
+        weight = x.new_empty(like)  # its shape is all that counts
         _, found, _ = torch.ops.aten.convolution_backward(
             g, x, weight, None, stride, low, dilation, False, [0] * rank, groups, [False, True, False]
         )

@@ -104,8 +104,8 @@ def _alike(function: Call) -> Call:
     """oneDNN's kernels and those of CUDA take two tensors of one shape on one device, no numbers."""
 
     def call(g: Tensor, x: Tensor) -> Tensor:
-        if g.shape != x.shape:
-            shape, device = np.broadcast_shapes(g.shape, x.shape), g.device if g.dim() else x.device
+        if g.shape != x.shape or g.device != x.device:
+            shape, device = np.broadcast_shapes(g.shape, x.shape), x.device if g.device.type == "cpu" else g.device
             g, x = (t.to(device).expand(shape).contiguous() for t in (g, x))
         found: Tensor = function(g, x)
         return found

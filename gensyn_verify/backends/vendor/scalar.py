@@ -177,7 +177,7 @@ def _fma(
         number = known[factor]
         if number is not None and known[x] is None:
             return partial(torch.add, alpha=number.item()), (c, x)
-    return (torch.addcmul, (c, a, b)) if alike else (fma, args)
+    return (torch.addcmul, (c, a, b)) if alike and known[c] is None else (fma, args)
 
 
 def compile_scan(
