@@ -413,8 +413,17 @@ contract RefereeRefusalsTest is Games {
         leads(p, move, Stage.CHALLENGER_WINS);
         (bytes memory leaf, bytes memory producer, uint32 index, bytes32[] memory path) =
             abi.decode(move, (bytes, bytes, uint32, bytes32[]));
-        refused(p, abi.encode(leaf, producer, p.place, path), BAD_OPENING);
         refused(p, abi.encode(leaf, producer, index ^ 1, path), BAD_OPENING);
+        // leaves whose operand is what the other one, or they themselves, hold
+        bytes[] memory trace = Openings.list(reshape(0), reshape(5));
+        (p.inputs, p.nodes, p.which, p.trace) = (0, 2, 0, Openings.root(trace));
+        (p.place, p.leaf) = (1, Merkle.leaf(trace[1]));
+        leads(p, abi.encode(trace[1], trace[0], uint32(0), Openings.path(trace, 0)), Stage.SOLVER_WINS);
+        (p.place, p.leaf) = (0, Merkle.leaf(trace[0]));
+        refused(p, abi.encode(trace[0], trace[0], uint32(0), Openings.path(trace, 0)), BAD_OPENING);
+        trace = Openings.list(reshape(5), reshape(0));
+        (p.trace, p.leaf) = (Openings.root(trace), Merkle.leaf(trace[0]));
+        refused(p, abi.encode(trace[0], trace[1], uint32(1), Openings.path(trace, 1)), BAD_OPENING);
     }
 
     // ---- data of the task
