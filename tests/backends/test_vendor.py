@@ -139,10 +139,10 @@ def adam(w, m, g, lr):  # type: ignore[no-untyped-def]
 def test_a_long_program_over_a_large_tensor_is_that_of_small_ones(shape: tuple[int, ...], narrow: bool) -> None:
     """Blocks, of which the last is short; results over the state that nobody reads again, and not over the other."""
     g = ProgramBuilder()
-    stored = Dtype.bf16 if narrow else Dtype.f32
+    stored, one = Dtype.bf16 if narrow else Dtype.f32, (1,) * (len(shape) - 1)
     w, m = (g.input("state", n, TensorType(stored, shape)) for n in "wm")
     old = g.input("state", "old", TensorType(stored, shape))
-    grad, lr = g.input("batch", "g", TensorType(Dtype.f32, shape)), g.input("scalar", "lr", TensorType(Dtype.f32, ()))
+    grad, lr = g.input("batch", "g", TensorType(Dtype.f32, shape)), g.input("scalar", "lr", TensorType(Dtype.f32, one))
     view = g.reshape(w, (*shape, 1))
     new, moment, third = g.maps(adam, w, m, grad, lr, dtypes=(stored, stored, Dtype.f32))
     g.output("state", "w", new)
@@ -161,7 +161,7 @@ def test_a_long_program_over_a_large_tensor_is_that_of_small_ones(shape: tuple[i
     def words(arrays: dict[str, Array]) -> dict[str, Array]:
         return {n: a.astype(np.uint16) if a.dtype == np.uint32 else a for n, a in arrays.items()}
 
-    state, batch, scalars = words(tensors("state")), tensors("batch"), {"lr": np.float32(0.01)}
+    state, batch, scalars = words(tensors("state")), tensors("batch"), {"lr": np.full(one, 0.01, np.float32)}
     vendor, cpu = backends.make("vendor", program), backends.make("cpu", program)
     before = {n: a.copy() for n, a in state.items()}
     for executor in (vendor, cpu):

@@ -23,9 +23,8 @@ from gensyn_verify.program.scalar import OPERATIONS as TYPED
 from gensyn_verify.program.scalar import Constant, Instruction, ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg, Shape
 
-BLOCK = (
-    1 << 15
-)  # elements a thread: as many as torch gives one, and few enough for all temporaries to stay in its cache
+# Elements a thread and block: as many as torch gives one, and few enough for its cache to hold the temporaries.
+BLOCK = 1 << 15
 WORTH_BLOCKS = 4  # calls
 Kernel = Callable[[Sequence[Tensor]], list[Tensor]]
 
@@ -99,9 +98,10 @@ def compile_map(
             inputs[i] if i >= 0 else torch.empty(shape, dtype=STORAGE[d]) for i, d in zip(places, stored, strict=True)
         ]
         whole = [torch.split(x.view(-1), block) if x.shape == shape else None for x in inputs]
+        numbers = [x.reshape(()) if x.shape != shape else x for x in inputs]
         targets = zip(*(torch.split(x.view(-1), block) for x in results), strict=True)
         for n, target in enumerate(targets):
-            r = registers([x if w is None else w[n] for x, w in zip(inputs, whole, strict=True)])
+            r = registers([x if w is None else w[n] for x, w in zip(numbers, whole, strict=True)])
             for x, (v, _, _) in zip(target, outputs, strict=True):
                 x.copy_(r[v])
         return results
