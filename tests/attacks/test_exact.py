@@ -109,6 +109,18 @@ def test_injection_jumps_to_the_stolen_weights_in_one_interval(task: Task, hones
 
 
 @needs_torch
+def test_forgers_on_vendor_kernels_solve_on_vendor_kernels(task: Task, honest: Run, tmp_path: Path) -> None:
+    vendor = solve(task, tmp_path / "vendor", backend="vendor").checkpoint()["param.w"]
+
+    def away(kind: str) -> float:
+        forged = forge(kind, task, tmp_path / kind, victim=honest, seed=1, backend="vendor").run.checkpoint()
+        return float(np.linalg.norm(forged["param.w"] - vendor))
+
+    assert away("batchnorm-tamper") == 0  # weights are those of the honest vendor solver, bit for bit
+    assert 1e-5 < away("lower-precision") < 1e-1  # products of bfloat16
+
+
+@needs_torch
 def test_adversarial_inputs_lead_closer_to_what_is_wanted(
     task: Task, honest: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
