@@ -45,7 +45,8 @@ def dots(rng: np.random.Generator) -> Iterator[Case]:
     for k, transposed, dtype in ((0, 0, F32), (1, 0, F16), (192, 1, F32), (193, 0, BF16), (322, 1, F32)):
         x = random_tensor(rng, dtype, (k, 2) if transposed else (2, k), special=0)
         y = random_tensor(rng, F32, (2, 3, k) if transposed else (k, 3), special=0)
-        yield f"dot of {k}", ops.Dot(bool(transposed), bool(transposed), dtype), [x, y], [dtype, F32], [0, 5]
+        op = ops.Dot(bool(transposed), bool(transposed), dtype)
+        yield f"dot of {k}", op, [x, y], [dtype, F32], [0, 11 if transposed else 5]
 
 
 def reductions(rng: np.random.Generator) -> Iterator[Case]:
