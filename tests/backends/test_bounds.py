@@ -106,6 +106,18 @@ def test_functions_of_two_arguments_broadcast_and_take_numbers(name: str) -> Non
         assert audit(program, arrays, vendor_values(program, arrays).value) is None, shapes
 
 
+def test_a_product_is_not_written_over_what_is_added_to_it() -> None:
+    """Shapes that differ: the product and the sum are two calls, and the sum's other operand is not read again."""
+    g = ProgramBuilder()
+    x, row, column = (g.input("batch", n, TensorType(F, s)) for n, s in (("x", (4, 5)), ("r", (5,)), ("c", (4, 1))))
+    g.output("metric", "y", g.map(lambda x, r, c: x.builder.fma(r, c, x + 1.0), x, row, column))
+    g.output("metric", "z", g.map(lambda x, r, c: x.builder.fma(x + r, c, x + 1.0), x, row, column))
+    g.output("metric", "w", g.map(lambda x, r, c: x.builder.fma(r * 3.0, c, r + 1.0) + x, x, row, column))
+    program = g.build()
+    arrays = inputs_of(program, 0, 0.0)
+    assert audit(program, arrays, vendor_values(program, arrays).value) is None
+
+
 def test_nothing_is_written_over_what_a_view_of_bits_still_shows() -> None:
     g = ProgramBuilder()
     x = g.input("batch", "x", TensorType(Dtype.u32, (64,)))

@@ -175,6 +175,27 @@ def test_a_long_program_over_a_large_tensor_is_that_of_small_ones(shape: tuple[i
     assert all((state[n] == a).all() for n, a in before.items())
 
 
+@pytest.mark.parametrize("n", [7, 1 << 17])
+def test_a_state_that_is_read_again_is_not_written_over_before(n: int) -> None:
+    """By a later instruction, under another name, for another output: sums and products alone, so bit for bit."""
+    g = ProgramBuilder()
+    a, b, c, d = (g.input("state", name, TensorType(Dtype.f32, (n,))) for name in "abcd")
+    x = g.input("batch", "x", TensorType(Dtype.f32, (n,)))
+    later = g.maps(lambda a, b, x: (a + x, a * 2.0 + b, b), a, b, x)
+    twice = g.maps(lambda c, x, again, d: (c + x, (again * 3.0 - d) * x), c, x, c, d)
+    for name, value in zip("abcd", (*later[:2], *twice), strict=True):
+        g.output("state", name, value)
+    g.output("metric", "b", later[2])
+    program = g.build()
+    executors = [backends.make(name, program) for name in ("cpu", "vendor")]
+    for executor in executors:
+        executor.load(everyday(program, "state", 0))
+        for i in range(3):
+            executor.step(everyday(program, "batch", i), {})
+    one, other = ({n: a.tobytes() for n, a in e.state().items()} for e in executors)
+    assert one == other
+
+
 def test_a_nan_leaves_as_the_canonical_one() -> None:
     for dtype, words, canonical in ((Dtype.f32, np.uint32, 0x7FC00000), (Dtype.bf16, np.uint16, 0x7FC0)):
         g = ProgramBuilder()

@@ -92,7 +92,7 @@ def free_state(program: Program, node: Node, memory: Sequence[int], live: set[in
             and program.inputs[v].role == "state"
             and program.inputs[v].type == t
             and memory[v] not in live
-            and {u for u in node.inputs if memory[u] == memory[v]} == {v}
+            and [u for u in node.inputs if memory[u] == memory[v]] == [v]
             and v not in (node.inputs[f] for f in free if f >= 0)
         ]
         free.append(fits[0] if fits else -1)

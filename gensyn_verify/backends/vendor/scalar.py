@@ -8,7 +8,7 @@ so that what lies between its operations stays in the caches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -61,8 +61,14 @@ def compile_map(
     """
     program = lift(scalar)
     known, code = _fold(program, device)
-    calls = _plan(program, code, known, shapes, dtypes)
     first = len(scalar.inputs)
+    moved = any(v < first for v in program.outputs)  # an input as it is, which must not be overwritten first
+    places = [-1] * len(stored) if moved or not reuse else reuse
+    same = [STORAGE[d] is REGISTER[d.reg] for d in stored]
+    calls = _plan(
+        program, code, known, shapes, {v: i for v, i, s in zip(program.outputs, places, same, strict=True) if s}
+    )
+    there = {c.to for c in calls if 0 <= c.over < first}  # results that are in their place at once
     loads = [(i, d) for i, d in enumerate(dtypes) if STORAGE[d] is not REGISTER[d.reg]]
     outputs = [
         (v, STORAGE[d] if STORAGE[d] is not REGISTER[d.reg] else None, known[v] is not None)
@@ -102,12 +108,11 @@ def compile_map(
         targets = zip(*(torch.split(x.view(-1), block) for x in results), strict=True)
         for n, target in enumerate(targets):
             r = registers([x if w is None else w[n] for x, w in zip(numbers, whole, strict=True)])
-            for x, (v, _, _) in zip(target, outputs, strict=True):
-                x.copy_(r[v])
+            for x, (v, _, _), place in zip(target, outputs, places, strict=True):
+                if place < 0 or v not in there:
+                    x.copy_(r[v])
         return results
 
-    moved = any(v < first for v in program.outputs)  # an input as it is, which must not be overwritten first
-    places = [-1] * len(stored) if moved or not reuse else reuse
     blocks = (
         device.type == "cpu"
         and len(calls) >= WORTH_BLOCKS
@@ -141,26 +146,31 @@ def _plan(
     code: Sequence[tuple[Instruction, int]],
     known: Sequence[Tensor | None],
     shapes: Sequence[Shape],
-    dtypes: Sequence[Dtype],
+    places: Mapping[int, int],
 ) -> list[Call]:
+    """The calls; `places` has for results the inputs that they may be written over."""
     at: dict[int, Shape] = {v: () for v, x in enumerate(known) if x is not None} | dict(enumerate(shapes))
     last = {a: n for n, (instruction, _) in enumerate(code) for a in instruction.args}
-    # Only what an instruction here made may be overwritten, and nothing that shares its memory with a view.
-    fixed = set(range(len(known))) - {v for i, v in code if i.op not in VIEWS}
-    fixed |= {a for i, _ in code if i.op in VIEWS for a in i.args}
-    reg = {v: _result(i) for i, v in code}
+    reg = dict(enumerate(program.inputs)) | {v: _result(i) for i, v in code}
+    # What an instruction here made may be overwritten, unless it is a result or shares its memory with a view.
+    viewed = {a for i, _ in code if i.op in VIEWS for a in i.args}
+    own = {v for i, v in code if i.op not in VIEWS} - viewed - set(program.outputs)
     calls = []
     for n, (instruction, to) in enumerate(code):
-        at[to] = tuple(np.broadcast_shapes(*(at[a] for a in instruction.args)))
-        dead = {a for a in instruction.args if last[a] == n and known[a] is None and a not in program.outputs}
-        function, args = _function(instruction.op), instruction.args
+        operands = instruction.args
+        at[to] = tuple(np.broadcast_shapes(*(at[a] for a in operands)))
+        dead = {a for a in operands if last[a] == n and known[a] is None and a not in program.outputs}
+        function, args = _function(instruction.op), operands
         if instruction.op == "fma.f32":
             function, args = _fma(args, known, {at[a] for a in args} == {at[to]})
-        over = -1
-        if instruction.op in WITH_OUT:
-            fits = [a for a in args if a in dead - fixed and at[a] == at[to] and reg[a] is reg[to]]
-            over = fits[0] if fits else -1
-        calls.append(Call(function, args, to, over, tuple(sorted(dead))))
+        fits = [a for a in operands if a in dead & own]
+        if (place := places.get(to, -1)) >= 0 and last.get(place, -1) <= n and place not in viewed:
+            fits.insert(0, place)
+        if function is fma:  # the product lies there before anything is added
+            whole = np.broadcast_shapes(*(at[a] for a in args[:2])) == at[to]
+            fits = [v for v in fits if whole and v not in args[2:]]
+        fits = [v for v in fits if instruction.op in WITH_OUT and at[v] == at[to] and reg[v] is reg[to]]
+        calls.append(Call(function, args, to, fits[0] if fits else -1, tuple(sorted(dead - set(places.values())))))
     return calls
 
 
