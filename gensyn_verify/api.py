@@ -36,7 +36,7 @@ from gensyn_verify.protocol.task import Task, make_task, open_task
 if TYPE_CHECKING:
     import torch
 
-    from gensyn_verify.classic import Loop
+    from gensyn_verify.classic import Loop, TrustedCode
     from gensyn_verify.frontend import Step
     from gensyn_verify.frontend.optimizers import Optimizers
 
@@ -146,14 +146,21 @@ def replay(
     """
     if trust_code is None:
         return replaying.replay(run, task, **options)
-    from gensyn_verify.classic import executor
-
     opened = run if isinstance(run, Run) and task is None else open_run(run.url if isinstance(run, Run) else run, task)
     if opened.task is None:
         raise BundleError(f"{opened.url} does not carry its task: give the task bundle it claims to solve")
-    code = executor.trust(trust_code, opened.task)
+    from gensyn_verify.classic.executor import notes
+
+    code = trusted(trust_code, opened.task)
     report = replaying.replay(opened, backend=code, **options)
-    return dataclasses.replace(report, notes=(*report.notes, *executor.notes(code.source, opened.header.environment)))
+    return dataclasses.replace(report, notes=(*report.notes, *notes(code.source, opened.header.environment)))
+
+
+def trusted(trust_code: str, task: Task) -> TrustedCode:
+    """A file of one's own, "FILE.py:FUNCTION", as the backend of a run of code; its digest must be the one stated."""
+    from gensyn_verify.classic.executor import trust
+
+    return trust(trust_code, task)
 
 
 __all__ = [

@@ -10,7 +10,7 @@ names      how backends are named
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Protocol
@@ -38,8 +38,16 @@ class Executor(Protocol):
         """The state by name; views that the next `step` or `load` may overwrite."""
 
 
-def make(backend: str, program: Program) -> Executor:
-    """An executor of `program` on "cpu", "reference", or "vendor[:DEVICE[:PRECISION]]" (`names`), which needs torch."""
+Backend = str | Callable[[Program], Executor]  # what str() of it gives, reports name
+
+
+def make(backend: Backend, program: Program) -> Executor:
+    """An executor of `program` on "cpu", "reference", or "vendor[:DEVICE[:PRECISION]]" (`names`), which needs torch.
+
+    What is no name makes the executor itself.
+    """
+    if not isinstance(backend, str):
+        return backend(program)
     name = parse(backend)
     if isinstance(name, VendorName):
         executor: Executor = vendor_package().Executor(program, name)

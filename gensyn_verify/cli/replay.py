@@ -16,7 +16,7 @@ import sys
 from contextlib import nullcontext, redirect_stdout
 from fractions import Fraction
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gensyn_verify.cli.console import Console
 from gensyn_verify.cli.solve import add_machine_arguments, apply_machine_arguments
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trust-code", metavar="FILE.py:FUNCTION", help="execute this file of yours, the code that the run was made by"
     )
+    group.add_argument("--policy", metavar="FILE", help="verify by this policy of yours instead of the task's")
     group.add_argument("--plot", metavar="FILE", help="mode threshold: draw distances over the run, as SVG")
     add_machine_arguments(parser)
 
@@ -90,8 +91,12 @@ def share(text: str) -> Fraction:
 def run(args: argparse.Namespace, console: Console) -> int:
     apply_machine_arguments(args)
     from gensyn_verify import api
+    from gensyn_verify.protocol import plot
+    from gensyn_verify.protocol.policy import read_policy
 
-    how = {"backend": args.backend} if args.trust_code is None else {"trust_code": args.trust_code}
+    how: dict[str, Any] = {"trust_code": args.trust_code} if args.trust_code else {"backend": args.backend}
+    if args.policy:
+        how["policy"] = read_policy(args.policy)
     if args.trust_code is not None and args.backend != "cpu":
         raise MalformedError(f"--trust-code is what replays: leave out --backend {args.backend}")
     if args.trust_code is not None and args.threads:
@@ -113,22 +118,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
             progress=advance,
         )
     if args.plot:
-        draw(report, args, console)
+        with open(args.plot, "w", encoding="utf-8") as file:
+            file.write(plot.draw(report))
     return show(report, args.share, console)
-
-
-def draw(report: Report, args: argparse.Namespace, console: Console) -> None:
-    """Distances over the run beside their thresholds, into the file of --plot."""
-    from gensyn_verify import api
-    from gensyn_verify.errors import MalformedError
-    from gensyn_verify.protocol import plot
-
-    task = api.open_run(args.run_path, args.task).task
-    thresholds = task.policy.thresholds if task is not None else None
-    if thresholds is None:
-        raise MalformedError("--plot draws distances; this task is verified bit for bit")
-    with open(args.plot, "w", encoding="utf-8") as file:
-        file.write(plot.draw(report, thresholds))
 
 
 def show(report: Report, shares: list[Fraction], console: Console) -> int:

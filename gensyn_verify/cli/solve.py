@@ -17,14 +17,20 @@ from gensyn_verify.errors import BackendError, MalformedError
 
 if TYPE_CHECKING:
     from gensyn_verify.protocol.identity import Identity
+    from gensyn_verify.protocol.run import Run
 
 SUMMARY = "run a task and commit to the run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", metavar="TASK", help="folder or URL of the task")
+    parser.add_argument(
+        "task", metavar="TASK", help="folder or URL of the task; or of a recorded run, whose steps are executed again"
+    )
     parser.add_argument(
         "--out", required=True, metavar="RUN", help="folder or URL for the run; one that is there is resumed"
+    )
+    parser.add_argument(
+        "--trust-code", metavar="FILE.py:FUNCTION", help="of a recorded run of code: execute this file of yours"
     )
     parser.add_argument("--fresh", action="store_true", help="refuse to resume: RUN must hold no run yet")
     who = parser.add_mutually_exclusive_group()
@@ -91,6 +97,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     apply_machine_arguments(args)
     from gensyn_verify import api
 
+    if is_run(args.task):
+        return _again(args, console)
     task = api.open_task(args.task)
     if args.claim is not None:
         return _claim(args, task, console)
@@ -105,16 +113,44 @@ def run(args: argparse.Namespace, console: Console) -> int:
         finished = api.solve(
             task, args.out, identity=_identity(args), resume=not args.fresh, progress=progress, backend=args.backend
         )
+    return _show(finished, {name: float(a) for name, a in metrics.items() if a.ndim == 0}, console)
+
+
+def is_run(path: str) -> bool:
+    """Whether a run lies there, not a task."""
+    from gensyn_verify.protocol.folder import open_folder
+    from gensyn_verify.protocol.run import RUN_FILE
+
+    return open_folder(path).size(RUN_FILE) is not None
+
+
+def _again(args: argparse.Namespace, console: Console) -> int:
+    """Execute the steps of a recorded run once more."""
+    from gensyn_verify import api
+    from gensyn_verify.protocol.solve import solve_again
+
+    run = api.open_run(args.task)
+    if args.claim is not None or run.task is None:
+        raise MalformedError(f"{args.task} is a run: only its steps can be executed again, if it was recorded")
+    how = args.backend if args.trust_code is None else api.trusted(args.trust_code, run.task)
+    if args.trust_code and args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    return _show(solve_again(run, args.out, identity=_identity(args), backend=how), {}, console)
+
+
+def _show(finished: Run, metrics: Mapping[str, float], console: Console) -> int:
     commitment = finished.commitment
     assert commitment is not None
     rows: dict[str, Any] = {
         "run": finished.url,
-        "task": task.digest,
+        "task": finished.header.task,
         "solver": "0x" + finished.header.solver.hex(),
         "signed": bool(commitment.signature),
         "steps": commitment.steps,
         "commitment": commitment.digest,
-        "last metrics": {name: float(a) for name, a in metrics.items() if a.ndim == 0},
+        "last metrics": metrics,
     }
     console.table([(n, v.hex() if isinstance(v, bytes) else v) for n, v in rows.items()], indent="")
     console.result(rows)

@@ -5,7 +5,8 @@ of its own, some of them from other initial parameters and in another order of b
 interval of these runs as it would in a verification. What it finds are the excesses of honest intervals:
 
     accept   the excess that an honest interval passes with probability UNDECIDED
-    coarse   noise so much larger than that of probes as the excess passed with probability `rate` is above `accept`
+    coarse   noise so much larger than that of probes as the excess passed with probability `rate` is above `accept`,
+             and large enough that coarse probes explain every honest interval that was seen to pass `accept`
 
 The tails of excesses are exponential (they are logarithms of distances, whose tails are powers), so both follow from
 the values above the 80 % quantile: tail(p) = u + sigma ln(p_u / p), with the upper 95 % confidence limit of sigma.
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from gensyn_verify.backends import Backend
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.errors import BackendError, BundleError, MalformedError
 from gensyn_verify.program.types import Dtype
@@ -34,14 +36,17 @@ from gensyn_verify.protocol.distance import difference
 from gensyn_verify.protocol.policy import BIT, RATE, SHARE, Policy, Thresholds
 from gensyn_verify.protocol.replay import measure
 from gensyn_verify.protocol.roots import constants
-from gensyn_verify.protocol.run import open_run
+from gensyn_verify.protocol.run import Run, open_run
 from gensyn_verify.protocol.sampler import Sampler
 from gensyn_verify.protocol.task import Task, open_task, write_task
 from gensyn_verify.protocol.threshold import Deviation, Drift
 
 NOISES = (19, 15, 11, 8, 5)  # tried in this order: binary32, then kernels of ever lower precision
+COARSEST = 4  # no coarse probe has more noise than 2^-4
+NORMS = ("l2", "linf")
 PROBES = 3
-UNDECIDED = 1e-3  # of honest intervals, at the accept thresholds
+UNDECIDED = 1e-2  # of honest intervals, at the accept thresholds
+RATE_DEFAULT = 1e-4
 CONFIDENCE = 0.95
 QUANTILE = 0.8  # where the tail begins
 LEAST_SIGMA = 0.1  # bits: a scale estimated from few nearly equal values is not believed
@@ -60,9 +65,11 @@ class Variation:
     threads: int = 1
     environment: tuple[tuple[str, str], ...] = ()
     python: str = ""  # default: the one that runs
+    trust_code: str = ""  # of a run of code: FILE.py:FUNCTION
 
     def command(self, task: str, out: str) -> list[str]:
         options = ["--out", out, "--backend", self.backend, "--threads", str(self.threads), "--quiet"]
+        options += ["--trust-code", self.trust_code] if self.trust_code else []
         return [self.python or sys.executable, "-m", "gensyn_verify.cli", "solve", task, *options]
 
 
@@ -134,7 +141,7 @@ def calibrate(
     ways: Sequence[Variation] | None = None,
     seeds: int = 2,
     intervals: int = 12,
-    rate: float = 1e-4,
+    rate: float = RATE_DEFAULT,
     probes: int = PROBES,
     noise: int | None = None,
     samples: int | None = None,
@@ -154,42 +161,105 @@ def calibrate(
     if not isinstance(task, Task):
         task = open_task(task)
     if task.recorded:
-        raise BundleError(f"{task.store.folder.url} is a recorded task: its batches are with its runs, nothing to vary")
-    if not task.program.nodes:
-        raise BundleError(f"{task.store.folder.url} holds code, not a program: nothing here can run it")
-    if not 0.0 < rate <= UNDECIDED:
-        raise MalformedError(f"rate is {rate}; expected above 0 and at most {UNDECIDED}")
+        raise BundleError(f"{task.store.folder.url} is a recorded task: calibrate a run of it, which has its batches")
+    _check_rate(rate)
     ways = variations() if ways is None else ways
     steps = min(task.steps, intervals * task.interval)
     with tempfile.TemporaryDirectory(prefix="gverify-calibrate-") as folder:
         tasks = [varied(task, Path(folder) / f"task{s}", steps, seed, s) for s in range(seeds)]
-        total = len(tasks) * len(ways)
-        found: list[tuple[Deviation, ...]] = []
-        drifts: list[Drift] = []
-        finals: dict[int, dict[str, Array]] = {}
-        for done, (s, way) in enumerate((s, way) for way in ways for s in range(seeds)):
-            run = open_run(solve_as(tasks[s], way, Path(folder) / f"run{done}"), tasks[s])
-            if noise is None:
-                noise = _noise(run, probes, seed)
-            key = seed.to_bytes(8, "big") + done.to_bytes(24, "big")
-            deviations, drift = measure(run, noise=noise, probes=probes, seed=key)
-            found.append(tuple(deviations))
-            drifts.append(drift)
-            finals.setdefault(s, run.checkpoint())
-            if progress is not None:
-                progress(done + 1, total)
-        reference = _apart(task, finals)
-    calibration = _derive(
-        [d for run_found in found for d in run_found], drifts, noise or NOISES[0], probes, rate, reference
-    )
-    calibration = dataclasses.replace(calibration, variations=tuple(way.name for way in ways))
-    policy = Policy(
+        jobs = [(way, tasks[s].store.folder.url, tasks[s]) for way in ways for s in range(seeds)]
+        seen = _observe(jobs, Path(folder), probes, noise, seed, "cpu", progress)
+        finals = [run.checkpoint() for run in seen.runs[:seeds]]
+        calibration = _derive(seen, [way.name for way in ways], rate, _apart(task, finals))
+    policy = _policy(task, calibration, samples, largest)
+    return with_policy(task, out, policy), calibration
+
+
+def calibrate_run(
+    run: Run | str | os.PathLike[str],
+    *,
+    trust_code: str | None = None,
+    backend: Backend = "cpu",
+    ways: Sequence[Variation] | None = None,
+    rate: float = RATE_DEFAULT,
+    probes: int = PROBES,
+    noise: int | None = None,
+    samples: int | None = None,
+    largest: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Policy, Calibration]:
+    """A policy for runs like this recorded one, an honest pilot: every variation executes its steps on its batches.
+
+    Of a run of code, `trust_code` names the code for the variations and `backend` makes the verifier's executor of it.
+    Other arguments and errors as of `calibrate`.
+    """
+    if not isinstance(run, Run):
+        run = open_run(run)
+    if run.task is None or not run.task.recorded:
+        raise BundleError(f"{run.url} is no recorded run: calibrate its task")
+    _check_rate(rate)
+    ways = variations() if ways is None else ways
+    with tempfile.TemporaryDirectory(prefix="gverify-calibrate-") as folder:
+        jobs = [(dataclasses.replace(way, trust_code=trust_code or ""), run.url, run.task) for way in ways]
+        seen = _observe(jobs, Path(folder), probes, noise, seed, backend, progress)
+        calibration = _derive(seen, [way.name for way in ways], rate, 0.0)
+    return _policy(run.task, calibration, samples, largest), calibration
+
+
+def _check_rate(rate: float) -> None:
+    if not 0.0 < rate <= UNDECIDED:
+        raise MalformedError(f"rate is {rate}; expected above 0 and at most {UNDECIDED}")
+
+
+def _policy(task: Task, calibration: Calibration, samples: int | None, largest: int | None) -> Policy:
+    return Policy(
         "threshold",
         task.policy.samples if samples is None else samples,
         task.policy.largest if largest is None else largest,
         calibration.thresholds,
     )
-    return with_policy(task, out, policy), calibration
+
+
+@dataclass
+class _Seen:
+    """What the runs of all variations showed: deviations and drift of each run."""
+
+    noise: int
+    probes: int
+    seed: int
+    backend: Backend
+    runs: list[Run] = dataclasses.field(default_factory=list)
+    deviations: list[list[Deviation]] = dataclasses.field(default_factory=list)
+    drifts: list[Drift] = dataclasses.field(default_factory=list)
+
+    def measure(self, n: int, probes: int, **options: Any) -> tuple[list[Deviation], Drift]:
+        """Intervals of run `n`."""
+        key = self.seed.to_bytes(8, "big") + n.to_bytes(24, "big")
+        return measure(self.runs[n], noise=self.noise, probes=probes, seed=key, backend=self.backend, **options)
+
+
+def _observe(
+    jobs: Sequence[tuple[Variation, str, Task]],
+    folder: Path,
+    probes: int,
+    noise: int | None,
+    seed: int,
+    backend: Backend,
+    progress: Progress | None,
+) -> _Seen:
+    """Solve every job, a variation with what it solves, and measure all intervals."""
+    seen = _Seen(NOISES[0] if noise is None else noise, probes, seed, backend)
+    for done, (way, solved, task) in enumerate(jobs):
+        seen.runs.append(open_run(solve_as(solved, way, folder / f"run{done}"), task))
+        if noise is None and done == 0:
+            seen.noise = _noise(seen)
+        deviations, drift = seen.measure(done, probes)
+        seen.deviations.append(deviations)
+        seen.drifts.append(drift)
+        if progress is not None:
+            progress(done + 1, len(jobs))
+    return seen
 
 
 def with_policy(task: Task, path: str | os.PathLike[str], policy: Policy) -> Task:
@@ -230,31 +300,31 @@ def varied(
     )  # fmt: skip
 
 
-def solve_as(task: Task, way: Variation, out: Path) -> str:
-    """Solve in the way of a variation, in a process of its own: PyTorch chooses instruction sets when it is loaded."""
+def solve_as(task: str, way: Variation, out: Path) -> str:
+    """Solve in the way of a variation, in a process of its own: PyTorch chooses instruction sets when it is loaded.
+
+    `task` is the folder of a task, or of a recorded run, whose steps are executed again.
+    """
     environment = dict(os.environ) | dict(way.environment)
-    done = subprocess.run(
-        way.command(task.store.folder.url, str(out)), env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(way.command(task, str(out)), env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BackendError(
-            f"variation {way.name!r} failed with exit code {done.returncode}: {done.stderr.strip()[-500:]}"
-        )
+        reason = done.stderr.strip()[-500:]
+        raise BackendError(f"variation {way.name!r} failed with exit code {done.returncode}: {reason}")
     return str(out)
 
 
-def _noise(run: Any, probes: int, seed: int) -> int:
-    """The least noise whose probes go about as far as these honest kernels."""
-    for noise in NOISES:
-        deviations, _ = measure(run, noise=noise, probes=probes, seed=seed.to_bytes(32, "big"))
+def _noise(seen: _Seen) -> int:
+    """The least noise whose probes go about as far as these honest kernels do in the first run."""
+    for seen.noise in NOISES:
+        deviations, _ = seen.measure(0, seen.probes)
         if float(np.median([d.worst("l2")[0] for d in deviations])) <= 0.5:
-            return noise
+            return seen.noise
     raise MalformedError(
         f"these kernels go farther from a replay than probes of 2^-{NOISES[-1]} do: they do not compute this program"
     )
 
 
-def _apart(task: Task, finals: Mapping[int, Mapping[str, Array]]) -> float:
+def _apart(task: Task, finals: Sequence[Mapping[str, Array]]) -> float:
     """l2 distance between what two independently seeded runs trained; 0 with one seed."""
     if len(finals) < 2:
         return 0.0
@@ -269,15 +339,14 @@ def _apart(task: Task, finals: Mapping[int, Mapping[str, Array]]) -> float:
 # ---- statistics -------------------------------------------------------------------------------------------------
 
 
-def _derive(
-    found: Sequence[Deviation], drifts: Sequence[Drift], noise: int, probes: int, rate: float, reference: float
-) -> Calibration:
+def _derive(seen: _Seen, ways: Sequence[str], rate: float, reference: float) -> Calibration:
+    found, drifts, noise, probes = [d for run in seen.deviations for d in run], seen.drifts, seen.noise, seen.probes
     unequal = sorted({name for d in found for name in d.unequal})
     if unequal:
         raise MalformedError(
             f"honest kernels disagree in {unequal[0]!r}, which is no float: it cannot have a threshold"
         )
-    excess = {norm: [d.worst(norm)[0] for d in found] for norm in ("l2", "linf")}
+    excess = {norm: [d.worst(norm)[0] for d in found] for norm in NORMS}
     worst = max(d.resolution for d in found)
     middle = float(np.median([d.resolution for d in found]))
     if middle > BLIND:
@@ -285,12 +354,13 @@ def _derive(
             f"rounding alone moves half of the intervals 2^{middle:.1f} times as far as training does: no distance can "
             "tell right from wrong. Shorter intervals between checkpoints help"
         )
-    limits = {norm: max(tail(values, UNDECIDED), *values) for norm, values in excess.items()}
+    limits = {norm: tail(values, UNDECIDED) for norm, values in excess.items()}
     room = max(tail(values, rate) - limits[norm] for norm, values in excess.items())
+    coarse = _coarse(seen, limits, noise - max(1, math.ceil(room)))
     cosines = [c for drift in drifts for c in drift.cosines]
     thresholds = Thresholds(  # rounded up: away from the honest
         noise=noise,
-        coarse=max(0, noise - max(1, math.ceil(room))),
+        coarse=coarse,
         probes=probes,
         accept_l2=bits(limits["l2"]),
         accept_linf=bits(limits["linf"]),
@@ -304,6 +374,30 @@ def _derive(
         replays=len(found),
     )
     return Calibration(thresholds, (), len(found), tuple(excess["l2"]), tuple(excess["linf"]), tuple(cosines), middle)
+
+
+def _coarse(seen: _Seen, limits: Mapping[str, float], coarse: int) -> int:
+    """The largest exponent up to `coarse` whose probes explain what no fine ones did in the intervals seen."""
+
+    def explained(n: int, interval: int) -> bool:
+        (found,), _ = seen.measure(n, seen.probes, coarse=coarse, intervals=[interval])
+        return all(found.worst(norm, coarse=True)[0] <= limits[norm] for norm in NORMS)
+
+    passed = [
+        (n, d.interval)
+        for n, run in enumerate(seen.deviations)
+        for d in run
+        if any(d.worst(norm)[0] > limits[norm] for norm in NORMS)
+    ]
+    for n, interval in passed:
+        while coarse >= COARSEST and not explained(n, interval):
+            coarse -= 1
+    if coarse < COARSEST:
+        raise MalformedError(
+            f"an honest interval is farther from its replay than probes of 2^-{COARSEST} go: no distance can tell right "
+            "from wrong. Shorter intervals between checkpoints help"
+        )
+    return coarse
 
 
 def bits(x: float) -> int:

@@ -25,7 +25,7 @@ from gensyn_verify.errors import BundleError
 from gensyn_verify.protocol.identity import Identity
 from gensyn_verify.protocol.policy import Policy, Thresholds
 from gensyn_verify.protocol.roots import roots_of
-from gensyn_verify.protocol.run import Run, checkpoint, open_run, stored_input
+from gensyn_verify.protocol.run import Run, checkpoint, open_run, stored_inputs
 from gensyn_verify.protocol.sampler import Sampler
 from gensyn_verify.protocol.solve import solve
 from gensyn_verify.protocol.steps import StepRecord
@@ -191,12 +191,4 @@ def _inputs(
     task = run.task
     assert task is not None
     for step, record in enumerate(records, first):
-        if task.recorded:
-            groups = (
-                {n: stored_input(task, run.store, step, record, role, n) for n in record.group(role)}
-                for role in ("batch", "scalar")
-            )
-            batch, scalars = groups
-            yield batch, scalars
-        else:
-            yield task.batch(step), task.scalars(step)
+        yield stored_inputs(run, step, record) if task.recorded else (task.batch(step), task.scalars(step))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
+from gensyn_verify.errors import MalformedError
 from gensyn_verify.protocol.policy import BIT, Thresholds
 from gensyn_verify.protocol.report import Report
 from gensyn_verify.protocol.threshold import Deviation, Outcome
@@ -14,8 +15,11 @@ _INK, _FAINT = "#1f2933", "#d9dee4"
 _COLOURS = {Outcome.ACCEPT: "#2b8a5f", Outcome.UNDECIDED: "#e08a1e", Outcome.REJECT: "#c23b3b"}
 
 
-def draw(report: Report, thresholds: Thresholds) -> str:
+def draw(report: Report) -> str:
     """Excess in l2 and in linf, and below them how far run and replay are apart beside what the interval moved."""
+    thresholds = report.thresholds
+    if thresholds is None:
+        raise MalformedError("there are no distances to draw: the run was verified bit for bit")
     parts = [
         _text(LEFT, 26, f"{report.verdict.value}: {report.steps} steps, {len(report.deviations)} intervals", size=15)
     ]

@@ -7,6 +7,7 @@ replays; they are integers in the task, so that all parties hold the same ones. 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from gensyn_verify.protocol import manifest as m
 T = TypeVar("T")
 
 MAX_SAMPLES = 1 << 40
+MAX_FILE = 1 << 16
 BIT = 1024  # thresholds in bits are integers in units of 1 / BIT
 RATE = 10**9  # probabilities in units of 1 / RATE
 SHARE = 1 << 20  # cosines in units of 1 / SHARE
@@ -96,6 +98,18 @@ class Policy:
     def to_value(self) -> dict[str, Any]:
         value: dict[str, Any] = {"largest": self.largest, "mode": self.mode, "samples": self.samples}
         return value if self.thresholds is None else value | {"thresholds": dataclasses.asdict(self.thresholds)}
+
+
+def write_policy(policy: Policy, path: str | os.PathLike[str]) -> None:
+    """A policy as a file of its own, canonical JSON: of a verifier, or for a recording that is still to begin."""
+    with open(path, "wb") as file:
+        file.write(m.encode(policy.to_value()))
+
+
+def read_policy(path: str | os.PathLike[str]) -> Policy:
+    """The policy in a file. Raises BundleError where it is malformed."""
+    with open(path, "rb") as file:
+        return m.decode(file.read(MAX_FILE), parse_policy, os.fspath(path))
 
 
 _common: dict[str, m.Parser[Any]] = {

@@ -11,22 +11,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
 
 from gensyn_verify import backends
+from gensyn_verify.backends import Backend
 from gensyn_verify.backends.arrays import Array, widen
 from gensyn_verify.commit import RunAccumulator, keccak256, run_commitment, tensor_root
 from gensyn_verify.errors import BundleError
-from gensyn_verify.program import Program
 from gensyn_verify.protocol import sampling
 from gensyn_verify.protocol import steps as log
 from gensyn_verify.protocol.folder import MissingDataError
 from gensyn_verify.protocol.identity import can_sign, signer
 from gensyn_verify.protocol.moments import bounds, violations
-from gensyn_verify.protocol.policy import Thresholds
+from gensyn_verify.protocol.policy import Policy, Thresholds
 from gensyn_verify.protocol.report import Finding, Report, Verdict
 from gensyn_verify.protocol.roots import roots_of
 from gensyn_verify.protocol.run import Run, StepHasher, checkpoint, open_run, stored_input
@@ -37,7 +37,6 @@ from gensyn_verify.protocol.threshold import Deviation, Drift, Examiner, Interva
 
 Progress = Callable[[int, int], None]
 State = dict[str, Array]
-Backend = str | Callable[[Program], backends.Executor]  # what str() of it gives, the report names
 
 
 def replay(
@@ -51,6 +50,7 @@ def replay(
     commitment: bytes | None = None,
     solver: bytes | None = None,
     backend: Backend = "cpu",
+    policy: Policy | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Verify a run of `task` and say what was found.
@@ -61,6 +61,7 @@ def replay(
     inside the run is used (recorded runs), and only the report's task digest tells which work was verified.
     `backend` is the name of one or makes an executor of a program. A program without nodes is a step that is code
     (docs/formats.md, section 16): no backend by name executes it, and the verdict stays open.
+    `policy` is the verifier's own, in place of the task's.
     `progress(steps, of)` is called after every replayed step. Raises BundleError where the bundle is malformed.
     """
     if not isinstance(run, Run):
@@ -69,8 +70,8 @@ def replay(
         run = Run(run.folder, run.header, run.commitment, task if isinstance(task, Task) else open_task(task))
     if run.task is None:
         raise BundleError(f"{run.url} does not carry its task: give the task bundle it claims to solve")
-    audit = _Audit(run, run.task, commitment, solver, secrets.token_bytes(32) if beacon is None else beacon)
-    policy = run.task.policy
+    audit = _Audit(run, run.task, commitment, solver, secrets.token_bytes(32) if beacon is None else beacon, policy)
+    policy = audit.policy
     if run.carries_task:
         audit.notes.append("the task came with the run: whether it is the work agreed upon, its digest tells")
     if audit.identify() and audit.read_log():
@@ -83,9 +84,18 @@ def replay(
 
 
 def measure(
-    run: Run, *, noise: int, probes: int, seed: bytes, backend: Backend = "cpu"
+    run: Run,
+    *,
+    noise: int,
+    probes: int,
+    seed: bytes,
+    backend: Backend = "cpu",
+    coarse: int = 0,
+    intervals: Sequence[int] | None = None,
 ) -> tuple[list[Deviation], Drift]:
-    """Every interval of an honest run against its replay, without any thresholds: what `calibrate` learns from.
+    """Intervals (default all) of an honest run against their replays, without thresholds: what `calibrate` learns from.
+
+    `coarse` other than 0: with as many coarse probes.
 
     Raises BundleError where the run is not whole or not of its task.
     """
@@ -95,10 +105,10 @@ def measure(
         audit.check_checkpoints()
     for problem in (*map(str, audit.findings), *audit.gaps):
         raise BundleError(f"{run.url}: {problem}")
-    examiner = Examiner(run.task.program, audit.executor(backend), seed)
+    examiner = Examiner(run.task.program, backends.make(backend, run.task.program), seed)
     found = [
-        audit.examine(examiner, n, lambda interval: examiner.measure(interval, noise, probes))
-        for n in range(audit.intervals)
+        audit.examine(examiner, n, lambda interval: examiner.measure(interval, noise, probes, coarse))
+        for n in (range(audit.intervals) if intervals is None else intervals)
     ]
     return [d for d in found if d is not None], examiner.drift
 
@@ -106,8 +116,17 @@ def measure(
 class _Audit:
     """One verification in progress: what was read, chosen and found."""
 
-    def __init__(self, run: Run, task: Task, commitment: bytes | None, solver: bytes | None, beacon: bytes) -> None:
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        commitment: bytes | None,
+        solver: bytes | None,
+        beacon: bytes,
+        policy: Policy | None = None,
+    ) -> None:
         self.run, self.task = run, task
+        self.policy = task.policy if policy is None else policy
         self.published, self.solver, self.beacon = commitment, solver, beacon
         self.layout = Layout.of(task.program)
         self.hasher = StepHasher(task.program)
@@ -304,7 +323,7 @@ class _Audit:
                 state = self._opening(n)
             except (MissingDataError, ContentMismatchError):
                 continue  # said already by check_checkpoints
-            executor = executor or self.executor(backend)
+            executor = executor or backends.make(backend, self.task.program)
             executor.load(state)
             self.roots: Mapping[str, bytes] = self.closing[n - 1] if n else self.task.state
             self.replayed.append(n)
@@ -321,7 +340,7 @@ class _Audit:
     def _examine_all(self, thresholds: Thresholds, backend: Backend, progress: Progress | None) -> None:
         """Mode threshold: the chosen intervals, each with its probes."""
         seed = keccak256(b"gensyn_verify.probes.1" + self.beacon + self.commitment)
-        executor = self.executor(backend)
+        executor = backends.make(backend, self.task.program)
         examiner = Examiner(self.task.program, executor, seed)
         chosen = sorted({*self.sampled, *self.largest})
         per_interval = (1 + thresholds.probes) * self.task.interval
@@ -381,10 +400,6 @@ class _Audit:
             for step, record in enumerate(self._segment(n).steps, n * self.task.interval):
                 if not self.task.recorded:
                     self._compare("scalar", n, step, roots_of(self.task.scalars(step)), record.scalar)
-
-    def executor(self, backend: Backend) -> backends.Executor:
-        program = self.task.program
-        return backends.make(backend, program) if isinstance(backend, str) else backend(program)
 
     def _segment(self, n: int) -> Segment:
         """The step log that `read_log` saw, read again: keeping all of them would take memory by the run's length."""
@@ -472,7 +487,7 @@ class _Audit:
 
     @property
     def thresholds(self) -> Thresholds | None:
-        return self.task.policy.thresholds
+        return self.policy.thresholds
 
     def _statistics(self, thresholds: Thresholds) -> list[Statistic]:
         """What the replayed intervals were judged by: the worst one of each kind, the deciding one first."""
@@ -513,7 +528,7 @@ class _Audit:
             steps_replayed=self.steps_replayed,
             detection=tuple(self._detection()),
             backend=str(backend),
-            mode=self.task.policy.mode,
+            thresholds=self.thresholds,
             deviations=tuple(self.deviations),
             statistics=tuple(statistics),
         )

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from gensyn_verify.protocol.distance import NORMS
+from gensyn_verify.protocol.policy import Thresholds
 from gensyn_verify.protocol.threshold import Deviation, Statistic
 
 
@@ -68,7 +69,7 @@ class Report:
     steps_replayed: int
     detection: tuple[tuple[Fraction, int, Fraction], ...]
     backend: str
-    mode: str = "exact"
+    thresholds: Thresholds | None = None
     deviations: tuple[Deviation, ...] = ()
     statistics: tuple[Statistic, ...] = ()
 
@@ -76,13 +77,17 @@ class Report:
     def exit_code(self) -> int:
         return self.verdict.exit_code
 
+    @property
+    def mode(self) -> str:
+        return "exact" if self.thresholds is None else "threshold"
+
     def to_json(self) -> dict[str, Any]:
         """Plain values: strings, integers, lists, objects; probabilities are floats."""
         out: dict[str, Any] = {k: v for k, v in self.__dict__.items() if isinstance(v, str | int | bool)}
         for key in ("gaps", "notes", "sampled", "largest", "replayed"):
             out[key] = list(getattr(self, key))
         out["verdict"] = self.verdict.name
-        out["exit_code"] = self.exit_code
+        out["exit_code"], out["mode"] = self.exit_code, self.mode
         out["findings"] = [dict(f.__dict__) for f in self.findings]
         out["detection"] = [{"share": float(s), "intervals": n, "probability": float(p)} for s, n, p in self.detection]
         if self.mode == "threshold":

@@ -203,6 +203,17 @@ def stored_input(task: Task, store: TensorStore, step: int, record: StepRecord, 
     return store.get(task.program.inputs_of(role)[name], record.group(role)[name], f"step {step}, {role} {name!r}")
 
 
+def stored_inputs(run: Run, step: int, record: StepRecord) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Batch and scalars of a step of a recorded run."""
+    assert run.task is not None
+    task, store = run.task, run.store
+
+    def group(role: str) -> dict[str, Array]:
+        return {name: stored_input(task, store, step, record, role, name) for name in record.group(role)}
+
+    return group("batch"), group("scalar")
+
+
 class StepHasher:
     """Tensors and records of a program's steps -> roots."""
 

@@ -10,7 +10,7 @@ from gensyn_verify.backends.arrays import Array
 from gensyn_verify.errors import BundleError, NonFiniteError
 from gensyn_verify.protocol.diagnose import Inspector, non_finite
 from gensyn_verify.protocol.identity import Identity
-from gensyn_verify.protocol.run import Run, RunWriter, environment
+from gensyn_verify.protocol.run import Run, RunWriter, environment, stored_inputs
 from gensyn_verify.protocol.task import Task, open_task
 
 Progress = Callable[[int, int, Mapping[str, Array]], None]
@@ -44,6 +44,35 @@ def solve(
     with RunWriter(task, out, identity, salt=salt, resume=resume, environment=environment(backend)) as writer:
         if writer.steps < task.steps:
             _train(task, writer, backend, progress)
+        return writer.finish()
+
+
+def solve_again(
+    run: Run,
+    out: str | os.PathLike[str],
+    *,
+    identity: Identity | None = None,
+    backend: backends.Backend = "cpu",
+    salt: bytes | None = None,
+) -> Run:
+    """Execute the steps of a recorded run once more, from its initial state on its own batches, into a run at `out`.
+
+    `backend` may make the executor: of a run of code, the trusted code. Raises BundleError where `run` is no recorded
+    run with its task, or `out` holds a run.
+    """
+    task = run.task
+    if task is None or not task.recorded:
+        raise BundleError(f"{run.url} is no recorded run with its task: solve its task instead")
+    environ = environment(backend) if isinstance(backend, str) else {"backend": str(backend)}
+    with RunWriter(task, out, identity, salt=salt, resume=False, environment=environ) as writer:
+        executor = backends.make(backend, task.program)
+        executor.load(task.initial_state())
+        for n in run.intervals:
+            for step, record in enumerate(run.segment(n).steps, n * task.interval):
+                batch, scalars = stored_inputs(run, step, record)
+                metrics = executor.step(batch, scalars)
+                writer.append(executor.state(), batch, scalars, metrics)
+        writer.close_interval(executor.state())
         return writer.finish()
 
 

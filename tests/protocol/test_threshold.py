@@ -290,6 +290,6 @@ def test_a_checkpoint_that_is_missing_leaves_the_verdict_open(tmp_path: Path) ->
 def test_the_picture_has_a_dot_for_every_interval(tmp_path: Path) -> None:
     task = threshold_task(tmp_path / "task")
     report = verify(forged(task, tmp_path / "run", rounding(0)), task)
-    drawn = plot.draw(report, THRESHOLDS)
+    drawn = plot.draw(report)
     assert drawn.count("<circle") == 3 * INTERVALS
-    assert drawn == plot.draw(verify(gv.open_run(tmp_path / "run", task), task), THRESHOLDS)
+    assert drawn == plot.draw(verify(gv.open_run(tmp_path / "run", task), task))
