@@ -61,6 +61,12 @@ def make(backend: Backend, program: Program) -> Executor:
     return ReferenceExecutor(program)
 
 
+def check_reproducible(backend: Backend, what: str) -> None:
+    """BackendError where `what`, which compares bits, would run on a backend whose bits are its machine's own."""
+    if isinstance(backend, str) and isinstance(parse(backend), VendorName):
+        raise BackendError(f"{what} compares bits, and those of backend {backend!r} differ by machine: use cpu")
+
+
 def vendor_package() -> ModuleType:
     """The package of the vendor backend; BackendError without torch."""
     try:

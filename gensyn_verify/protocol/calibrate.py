@@ -5,11 +5,13 @@ of its own, some of them from other initial parameters and in another order of b
 interval of these runs as it would in a verification. What it finds are the excesses of honest intervals:
 
     accept   the excess that an honest interval passes with probability UNDECIDED
-    coarse   noise so much larger than that of probes as the excess passed with probability `rate` is above `accept`,
-             and large enough that coarse probes explain every honest interval that was seen to pass `accept`
+    reject   the one that it passes with probability `rate`
+    share    of a tensor's update: four times what honest tensors beyond `reject` were off by, and at least LEAST_SHARE
 
 The tails of excesses are exponential (they are logarithms of distances, whose tails are powers), so both follow from
-the values above the 80 % quantile: tail(p) = u + sigma ln(p_u / p), with the upper 95 % confidence limit of sigma.
+the values above the 80 % quantile: tail(p) = u + sigma ln(p_u / p), with the upper 95 % confidence limit of sigma. The
+few intervals in which rounding met a switch that no probe met do not belong to that tail: sigma is a median, and
+`share` keeps them from being rejected.
 Derivation, and what was measured beyond calibration: docs/thresholds.md.
 """
 
@@ -42,13 +44,16 @@ from gensyn_verify.protocol.task import Task, open_task, write_task
 from gensyn_verify.protocol.threshold import Deviation, Drift
 
 NOISES = (19, 15, 11, 8, 5)  # tried in this order: binary32, then kernels of ever lower precision
-COARSEST = 4  # no coarse probe has more noise than 2^-4
 NORMS = ("l2", "linf")
 PROBES = 3
+LEAST_SHARE = -6.0  # bits
 UNDECIDED = 1e-2  # of honest intervals, at the accept thresholds
 RATE_DEFAULT = 1e-4
 CONFIDENCE = 0.95
 QUANTILE = 0.8  # where the tail begins
+EFFICIENCY = 0.48  # of the median as an estimate of an exponential scale, beside the mean
+LEAST_ACCEPT = 1.0  # bits: rounding that meets the switch of a probe goes as far, and no tail says so
+LEAST_GAP = 3.0  # bits from accept to reject
 LEAST_SIGMA = 0.1  # bits: a scale estimated from few nearly equal values is not believed
 ROOM = 2.0  # bits that the resolution may be worse than in any honest interval
 BLIND = -1.0  # bits: where probes go half as far as training does, replays cannot tell
@@ -117,16 +122,16 @@ class Calibration:
         t = self.thresholds
         lines = [f"calibrated on {t.replays} honest interval replays: {', '.join(self.variations)}"]
         lines.append(f"  probes      {t.probes} an interval, state times 1 +- 2^-{t.noise} before every step")
-        lines.append(f"  coarse      where they do not accept, probes of 2^-{t.coarse}")
         for norm, values in (("l2", self.excess_l2), ("linf", self.excess_linf)):
             low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])
-            limit = f"accepted to {getattr(t, f'accept_{norm}') / BIT:.2f}"
+            limits = [getattr(t, f"{what}_{norm}") / BIT for what in ("accept", "reject")]
+            limit = "accepted to {:.2f}, rejected above {:.2f}".format(*limits)
             lines.append(f"  excess {norm:5}{low:.2f} to {high:.2f} bits, median {middle:.2f}; {limit}")
         told = self.resolution + t.accept_l2 / BIT
-        lines.append(f"  resolution  {self.resolution:.2f} bits, the median: accepted is what is off by less than")
         lines.append(
-            f"              2^{told:.1f} of an update, rejected what is off by 2^{told + t.noise - t.coarse:.1f}"
+            f"  resolution  {self.resolution:.2f} bits, the median: accepted is what is off by less than 2^{told:.1f}"
         )
+        lines.append(f"              of an update, rejected what is off by more than 2^{t.share / BIT:.1f}")
         lines.append(
             f"  rejects     an honest interval with probability {t.rate / RATE:.2g}, by the fitted tail; by counting "
             f"alone, below {self.counted:.2g} ({CONFIDENCE:.0%} confidence)"
@@ -233,10 +238,10 @@ class _Seen:
     deviations: list[list[Deviation]] = dataclasses.field(default_factory=list)
     drifts: list[Drift] = dataclasses.field(default_factory=list)
 
-    def measure(self, n: int, probes: int, **options: Any) -> tuple[list[Deviation], Drift]:
-        """Intervals of run `n`."""
+    def measure(self, n: int) -> tuple[list[Deviation], Drift]:
+        """The intervals of run `n`."""
         key = self.seed.to_bytes(8, "big") + n.to_bytes(24, "big")
-        return measure(self.runs[n], noise=self.noise, probes=probes, seed=key, backend=self.backend, **options)
+        return measure(self.runs[n], noise=self.noise, probes=self.probes, seed=key, backend=self.backend)
 
 
 def _observe(
@@ -254,7 +259,7 @@ def _observe(
         seen.runs.append(open_run(solve_as(solved, way, folder / f"run{done}"), task))
         if noise is None and done == 0:
             seen.noise = _noise(seen)
-        deviations, drift = seen.measure(done, probes)
+        deviations, drift = seen.measure(done)
         seen.deviations.append(deviations)
         seen.drifts.append(drift)
         if progress is not None:
@@ -316,7 +321,7 @@ def solve_as(task: str, way: Variation, out: Path) -> str:
 def _noise(seen: _Seen) -> int:
     """The least noise whose probes go about as far as these honest kernels do in the first run."""
     for seen.noise in NOISES:
-        deviations, _ = seen.measure(0, seen.probes)
+        deviations, _ = seen.measure(0)
         if float(np.median([d.worst("l2")[0] for d in deviations])) <= 0.5:
             return seen.noise
     raise MalformedError(
@@ -354,21 +359,23 @@ def _derive(seen: _Seen, ways: Sequence[str], rate: float, reference: float) -> 
             f"rounding alone moves half of the intervals 2^{middle:.1f} times as far as training does: no distance can "
             "tell right from wrong. Shorter intervals between checkpoints help"
         )
-    limits = {norm: tail(values, UNDECIDED) for norm, values in excess.items()}
-    room = max(tail(values, rate) - limits[norm] for norm, values in excess.items())
-    coarse = _coarse(seen, limits, noise - max(1, math.ceil(room)))
+    accept = {norm: max(LEAST_ACCEPT, tail(values, UNDECIDED)) for norm, values in excess.items()}
+    reject = {norm: max(accept[norm] + LEAST_GAP, tail(values, rate)) for norm, values in excess.items()}
+    share = _share(found, reject)
     cosines = [c for drift in drifts for c in drift.cosines]
     thresholds = Thresholds(  # rounded up: away from the honest
         noise=noise,
-        coarse=coarse,
         probes=probes,
-        accept_l2=bits(limits["l2"]),
-        accept_linf=bits(limits["linf"]),
+        accept_l2=bits(accept["l2"]),
+        accept_linf=bits(accept["linf"]),
+        reject_l2=bits(reject["l2"]),
+        reject_linf=bits(reject["linf"]),
+        share=bits(share),
         resolution=bits(min(worst + ROOM, 0.0)),
         mean=bits(float(np.mean(excess["l2"]))),
         spread=bits(max(float(np.std(excess["l2"])), LEAST_SIGMA)),
-        coherence=share(float(np.mean(cosines)) if cosines else 0.0),
-        scatter=share(float(np.std(cosines)) if cosines else 0.0),
+        coherence=cosine_units(float(np.mean(cosines)) if cosines else 0.0),
+        scatter=cosine_units(float(np.std(cosines)) if cosines else 0.0),
         reference=bits(math.log2(reference)) if reference > 0.0 else -(1 << 20),
         rate=round(rate * RATE),
         replays=len(found),
@@ -376,54 +383,42 @@ def _derive(seen: _Seen, ways: Sequence[str], rate: float, reference: float) -> 
     return Calibration(thresholds, (), len(found), tuple(excess["l2"]), tuple(excess["linf"]), tuple(cosines), middle)
 
 
-def _coarse(seen: _Seen, limits: Mapping[str, float], coarse: int) -> int:
-    """The largest exponent up to `coarse` whose probes explain what no fine ones did in the intervals seen."""
+def _share(found: Sequence[Deviation], limits: Mapping[str, float]) -> float:
+    """log2 of the share of its update above which a tensor may be rejected.
 
-    def explained(n: int, interval: int) -> bool:
-        (found,), _ = seen.measure(n, seen.probes, coarse=coarse, intervals=[interval])
-        return all(found.worst(norm, coarse=True)[0] <= limits[norm] for norm in NORMS)
-
-    passed = [
-        (n, d.interval)
-        for n, run in enumerate(seen.deviations)
-        for d in run
-        if any(d.worst(norm)[0] > limits[norm] for norm in NORMS)
-    ]
-    for n, interval in passed:
-        while coarse >= COARSEST and not explained(n, interval):
-            coarse -= 1
-    if coarse < COARSEST:
-        raise MalformedError(
-            f"an honest interval is farther from its replay than probes of 2^-{COARSEST} go: no distance can tell right "
-            "from wrong. Shorter intervals between checkpoints help"
-        )
-    return coarse
+    An honest tensor beyond the reject limit met a switch that no probe did; how much that moves it is a matter of the
+    model, and far less than an update.
+    """
+    beyond = [t.share(n) for d in found for t in d.tensors.values() for n in NORMS if t.excess(n) > limits[n]]
+    return max([LEAST_SHARE, *(share + 2.0 for share in beyond if math.isfinite(share))])
 
 
 def bits(x: float) -> int:
     return max(-(1 << 20), min(1 << 20, math.ceil(x * BIT)))
 
 
-def share(x: float) -> int:
+def cosine_units(x: float) -> int:
     return max(-SHARE, min(SHARE, math.ceil(x * SHARE)))
 
 
 def tail(values: Sequence[float], p: float) -> float:
     """The value that is exceeded with probability `p`, by an exponential tail above the 80 % quantile.
 
-    The mean excess over a threshold u estimates the scale of an exponential tail; 2 n sigma_hat / sigma is chi-square
-    with 2 n degrees of freedom, which gives its upper confidence limit.
+    The median of the excesses over u, divided by ln 2, estimates the scale of an exponential tail, and outliers do not
+    move it. It varies like a mean of 0.48 n values, of which 2 n sigma_hat / sigma is chi-square with 2 n degrees of
+    freedom: this gives the upper confidence limit.
     """
     u = float(np.quantile(values, QUANTILE))
     above = [v - u for v in values if v > u]
     if not above:
         return u + LEAST_SIGMA * math.log(1.0 / p)
-    degrees = 2 * len(above)
-    sigma = max(LEAST_SIGMA, degrees * float(np.mean(above)) / chi_square(1.0 - CONFIDENCE, degrees))
+    degrees = max(2.0, 2 * EFFICIENCY * len(above))
+    scale = float(np.median(above)) / math.log(2.0)
+    sigma = max(LEAST_SIGMA, scale * degrees / chi_square(1.0 - CONFIDENCE, degrees))
     return u + sigma * max(0.0, math.log(len(above) / len(values) / p))
 
 
-def chi_square(p: float, degrees: int) -> float:
+def chi_square(p: float, degrees: float) -> float:
     """The `p` quantile of chi-square, by Wilson and Hilferty (1931); within 3 % for p = 0.05 from 4 degrees on."""
     from statistics import NormalDist
 

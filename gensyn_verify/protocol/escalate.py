@@ -33,7 +33,7 @@ from gensyn_verify.protocol.task import Task, open_task, write_task
 from gensyn_verify.protocol.threshold import Deviation, Examiner, Interval, Outcome
 
 State = dict[str, Array]
-PROBES = 12  # of each noise, for the last word: what so many probes do not reach, honest kernels do not
+PROBES = 24  # for the last word: what so many probes do not reach, honest kernels do not
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Escalation:
 
     @property
     def outcome(self) -> Outcome:
-        """REJECT beyond coarse probes; ACCEPT within them: what is not proven wrong is not punished.
+        """REJECT beyond the reject thresholds; ACCEPT within them: what is not proven wrong is not punished.
 
         UNDECIDED only where rounding moves the interval as far as training does, which no measure resolves.
         """
@@ -79,9 +79,7 @@ class Escalation:
 
     def __str__(self) -> str:
         d = self.deviation
-        lines = [
-            f"{self.outcome.name}: the checkpoint that closes interval {d.interval}, by {d.probes} probes of each noise"
-        ]
+        lines = [f"{self.outcome.name}: the checkpoint that closes interval {d.interval}, by {d.probes} probes"]
         lines += [f"  {s}" for s in d.statistics(self.thresholds)]
         lines += [f"  tensor {name!r} differs, which no rounding reaches" for name in d.unequal]
         lines += [] if self.audit is None else [f"  {self.audit}"]
@@ -120,6 +118,7 @@ def escalate(
     thresholds = run.task.policy.thresholds
     if thresholds is None:
         raise BundleError(f"{run.url} is verified in mode exact already: pinpoint takes two such runs")
+    backends.check_reproducible(backend, "an escalation")
     exact = interval_task(run, interval, f"{os.fspath(out)}/task")
     own = solve(exact, f"{os.fspath(out)}/run", identity=identity, backend=backend, resume=False)
     opening, closing, records = _interval(run, interval)
@@ -128,7 +127,7 @@ def escalate(
     examiner = Examiner(run.task.program, backends.make(backend, run.task.program), seed)
     first = interval * run.task.interval
     disputed = Interval(interval, opening, lambda: _inputs(run, first, records), closing)
-    deviation = examiner.measure(disputed, thresholds.noise, PROBES, thresholds.coarse)
+    deviation = examiner.measure(disputed, thresholds.noise, PROBES)
     return Escalation(exact, own, deviation, thresholds, None if audit is None else _audit(run.task, disputed, audit))
 
 

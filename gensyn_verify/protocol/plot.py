@@ -26,7 +26,7 @@ def draw(report: Report) -> str:
     top = TOP
     for norm in ("l2", "linf"):
         values = [(d, d.worst(norm)[0]) for d in report.deviations]
-        limits = {"accepted below": getattr(thresholds, f"accept_{norm}") / BIT}
+        limits = {name: getattr(thresholds, f"{name}_{norm}") / BIT for name in ("accept", "reject")}
         parts += _panel(report, thresholds, f"excess {norm} over the farthest probe, bits", values, limits, top)
         top += PANEL + 50
     values = [(d, _relative(d)) for d in report.deviations]
@@ -40,7 +40,7 @@ def draw(report: Report) -> str:
 
 
 def _relative(d: Deviation) -> float:
-    update = math.sqrt(sum(t.update**2 for t in d.tensors.values()))
+    update = math.sqrt(sum(t.update.l2**2 for t in d.tensors.values()))
     found = d.distance("l2")
     return math.log2(found / update) if found > 0.0 and update > 0.0 else -40.0
 
@@ -69,7 +69,7 @@ def _panel(
         out += [_line(LEFT, y(tick), right, y(tick), _FAINT), _text(LEFT - 8, y(tick) + 4, str(tick), "end", 10)]
     for name, value in limits.items():
         out += [
-            _line(LEFT, y(value), right, y(value), _COLOURS[Outcome.ACCEPT], 2),
+            _line(LEFT, y(value), right, y(value), _COLOURS[Outcome[name.upper()]], 2),
             _text(right, y(value) - 4, name, "end", 10),
         ]
     for d, value in values:

@@ -37,9 +37,10 @@ class Thresholds:
     """What `calibrate` found. Excesses are in bits / BIT: log2 of a distance over that of the farthest probe.
 
     noise      a probe is a replay whose float state is multiplied by 1 +- 2^-noise before every step
-    coarse     the same of coarse probes, whose noise is larger
-    probes     of a replayed interval; where they do not accept, as many more and as many coarse ones
-    accept_*   the largest excess, over the tensors, that is accepted; beyond it in coarse probes too: rejected
+    probes     of a replayed interval; where they do not accept, three times as many more
+    accept_*   the largest excess, over the tensors, that is accepted
+    reject_*   the excess above which a tensor is rejected, if it is off by more than
+    share      log2 of this share of its update; in between an interval is undecided
     resolution log2 of a probe's distance over the interval's update, the median of the tensors: above it a replay
                cannot tell right from wrong, and the interval is undecided
     mean, spread       of an honest interval's excess in l2; bound the mean over all replayed intervals
@@ -51,10 +52,12 @@ class Thresholds:
     """
 
     noise: int = _field(1, 23)
-    coarse: int = _field(0, 22)
     probes: int = _field(1, 64)
     accept_l2: int = _field(*_BITS)
     accept_linf: int = _field(*_BITS)
+    reject_l2: int = _field(*_BITS)
+    reject_linf: int = _field(*_BITS)
+    share: int = _field(*_BITS)
     resolution: int = _field(*_BITS)
     mean: int = _field(*_BITS)
     spread: int = _field(0, 1 << 20)
@@ -70,8 +73,10 @@ class Thresholds:
             value = getattr(self, field.name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise MalformedError(f"policy: threshold {field.name} is {value!r}; expected {low} to {high}")
-        if self.coarse >= self.noise:
-            raise MalformedError(f"policy: coarse is {self.coarse}; expected less than noise, {self.noise}")
+        for norm in ("l2", "linf"):
+            accept, reject = getattr(self, f"accept_{norm}"), getattr(self, f"reject_{norm}")
+            if accept > reject:
+                raise MalformedError(f"policy: accept_{norm} is {accept}, above reject_{norm}, {reject}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -72,6 +72,8 @@ def replay(
         raise BundleError(f"{run.url} does not carry its task: give the task bundle it claims to solve")
     audit = _Audit(run, run.task, commitment, solver, secrets.token_bytes(32) if beacon is None else beacon, policy)
     policy = audit.policy
+    if policy.thresholds is None:
+        backends.check_reproducible(backend, "mode exact")
     if run.carries_task:
         audit.notes.append("the task came with the run: whether it is the work agreed upon, its digest tells")
     if audit.identify() and audit.read_log():
@@ -90,12 +92,9 @@ def measure(
     probes: int,
     seed: bytes,
     backend: Backend = "cpu",
-    coarse: int = 0,
-    intervals: Sequence[int] | None = None,
 ) -> tuple[list[Deviation], Drift]:
-    """Intervals (default all) of an honest run against their replays, without thresholds: what `calibrate` learns from.
+    """Every interval of an honest run against its replay, without any thresholds: what `calibrate` learns from.
 
-    `coarse` other than 0: with as many coarse probes.
 
     Raises BundleError where the run is not whole or not of its task.
     """
@@ -107,8 +106,8 @@ def measure(
         raise BundleError(f"{run.url}: {problem}")
     examiner = Examiner(run.task.program, backends.make(backend, run.task.program), seed)
     found = [
-        audit.examine(examiner, n, lambda interval: examiner.measure(interval, noise, probes, coarse))
-        for n in (range(audit.intervals) if intervals is None else intervals)
+        audit.examine(examiner, n, lambda interval: examiner.measure(interval, noise, probes))
+        for n in range(audit.intervals)
     ]
     return [d for d in found if d is not None], examiner.drift
 

@@ -145,7 +145,7 @@ def _deviation(d: Deviation) -> dict[str, Any]:
         name: {
             **{norm: getattr(t.found, norm) for norm in NORMS},
             **{f"excess_{norm}": t.excess(norm) for norm in ("l2", "linf")},
-            "update": t.update,
+            "update": t.update.l2,
             "cosine": t.cosine,
         }
         for name, t in d.tensors.items()

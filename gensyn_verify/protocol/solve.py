@@ -63,6 +63,8 @@ def solve_again(
     task = run.task
     if task is None or not task.recorded:
         raise BundleError(f"{run.url} is no recorded run with its task: solve its task instead")
+    if not task.program.nodes and isinstance(backend, str):
+        raise BundleError(f"the program of {run.url} has no nodes: its step is code, which only who trusts it executes")
     environ = environment(backend) if isinstance(backend, str) else {"backend": str(backend)}
     with RunWriter(task, out, identity, salt=salt, resume=False, environment=environ) as writer:
         executor = backends.make(backend, task.program)

@@ -36,6 +36,7 @@ Inputs = Callable[[], Iterable[tuple[State, State]]]  # (batch, scalars) of ever
 
 _DOMAIN = b"gensyn_verify.probe.1"
 LEAST_EXCESS = -40.0  # bits; what is nearer, equal tensors for one, counts as this
+FURTHER = 3  # times the policy's probes, added where they do not accept
 FLOOR = 2.0**-26  # of a tensor's own norm: a quarter of an ulp; a probe's distance counts as at least this
 SIGMAS = 6.0  # of the budget and of coherence
 CUSHION = 0.05  # of coherence: a cosine of means that no honest pair of kernels is blamed for
@@ -89,50 +90,53 @@ class Interval:
 class TensorDeviation:
     """One float tensor at the end of an interval.
 
-    `found`: norms of solver - replay. `probe`, `coarse`: of the farthest (coarse) probe - replay, in each norm.
-    `update`: l2 of replay - opening. `cosine`: of the solver's update and the replay's.
+    `found`: norms of solver - replay. `probe`: of the farthest probe - replay, in each norm. `update`: of replay -
+    opening. `cosine`: of the solver's update and the replay's.
     """
 
     found: Norms
     probe: Norms
-    coarse: Norms
-    update: float
+    update: Norms
     cosine: float
 
-    def excess(self, norm: str, coarse: bool = False) -> float:
+    def excess(self, norm: str) -> float:
         """log2 of found over the farthest probe, in bits; infinite for what is no number."""
-        found, probe = getattr(self.found, norm), getattr(self.coarse if coarse else self.probe, norm)
-        if found == 0.0:
-            return LEAST_EXCESS
-        if not math.isfinite(found):
-            return math.inf
-        return max(LEAST_EXCESS, math.log2(found) - math.log2(probe)) if probe > 0.0 else math.inf
+        found, probe = getattr(self.found, norm), getattr(self.probe, norm)
+        return max(LEAST_EXCESS, _bits(found, probe))
+
+    def share(self, norm: str) -> float:
+        """log2 of found over update, in bits."""
+        return _bits(getattr(self.found, norm), getattr(self.update, norm))
+
+
+def _bits(x: float, y: float) -> float:
+    if x == 0.0:
+        return LEAST_EXCESS
+    return math.log2(x) - math.log2(y) if math.isfinite(x) and y > 0.0 else math.inf
 
 
 @dataclass(frozen=True)
 class Deviation:
     """One replayed interval: its float tensors, and the names of others that are not equal.
 
-    `probes` and `coarse_probes` count the probes; `ulps` is the histogram of `distance.ulps` over all float tensors.
+    `ulps` is the histogram of `distance.ulps` over all float tensors.
     """
 
     interval: int
     steps: int
     probes: int
-    coarse_probes: int
     tensors: dict[str, TensorDeviation]
     unequal: tuple[str, ...]
     ulps: tuple[int, ...]
 
-    def worst(self, norm: str, coarse: bool = False) -> tuple[float, str]:
+    def worst(self, norm: str) -> tuple[float, str]:
         """The largest excess and its tensor."""
-        found = ((t.excess(norm, coarse), name) for name, t in self.tensors.items())
-        return max(found, default=(LEAST_EXCESS, ""))
+        return max(((t.excess(norm), name) for name, t in self.tensors.items()), default=(LEAST_EXCESS, ""))
 
     @property
     def resolution(self) -> float:
         """log2 of how far the probes went over how far the interval went: the median of the tensors that moved."""
-        ratios = [t.probe.l2 / t.update for t in self.tensors.values() if t.update > 0.0]
+        ratios = [t.probe.l2 / t.update.l2 for t in self.tensors.values() if t.update.l2 > 0.0]
         middle = float(np.median(ratios)) if ratios else 0.0
         return math.log2(middle) if middle > 0.0 else LEAST_EXCESS
 
@@ -144,20 +148,26 @@ class Deviation:
         return math.sqrt(sum(v * v for v in values)) if norm == "l2" else sum(values)
 
     def statistics(self, thresholds: Thresholds) -> tuple[Statistic, ...]:
-        """Excess: undecided above its limit. Coarse excess, where it was measured: rejected above the same limit.
+        """Resolution, and of both norms the excess of the tensor that is worst.
 
-        Resolution: where it is above its limit a replay cannot tell, and there are no others.
+        Where the resolution is above its limit a replay cannot tell, and there are no others. What is off by a small
+        share of its update is not rejected, whatever its excess: a switch that no probe met does that.
         """
         t = thresholds
-        out = [Statistic("resolution", self.resolution, t.resolution / BIT, math.inf, "bits", self.interval)]
-        if out[0].outcome is not Outcome.ACCEPT:
-            return tuple(out)
-        for coarse in (False, True) if self.coarse_probes else (False,):
-            for norm in ("l2", "linf"):
-                value, tensor = self.worst(norm, coarse)
-                limit = getattr(t, f"accept_{norm}") / BIT
-                name = f"coarse excess {norm}" if coarse else f"excess {norm}"
-                out.append(Statistic(name, value, limit, limit if coarse else math.inf, "bits", self.interval, tensor))
+        resolution = Statistic("resolution", self.resolution, t.resolution / BIT, math.inf, "bits", self.interval)
+        if resolution.outcome is not Outcome.ACCEPT:
+            return (resolution,)
+        out = [resolution]
+        for norm in ("l2", "linf"):
+            accept, reject = getattr(t, f"accept_{norm}") / BIT, getattr(t, f"reject_{norm}") / BIT
+            each = [
+                Statistic(
+                    f"excess {norm}", tensor.excess(norm), accept,
+                    reject if tensor.share(norm) > t.share / BIT else math.inf, "bits", self.interval, name,
+                )
+                for name, tensor in self.tensors.items()
+            ]  # fmt: skip
+            out += [max(each, key=lambda s: (s.outcome.value, s.value))] if each else []
         return tuple(out)
 
     def outcome(self, thresholds: Thresholds) -> Outcome:
@@ -220,24 +230,21 @@ class Examiner:
         self.steps = 0
 
     def judge(self, interval: Interval, t: Thresholds) -> Deviation:
-        """Measure with the policy's probes; where they do not accept, with as many more and as many coarse ones."""
+        """Measure with the policy's probes; where they do not accept, with more."""
         measured = _Measurement(self, interval)
         measured.probe(t.noise, t.probes)
         deviation = measured.deviation()
         if deviation.outcome(t) is not Outcome.ACCEPT:
-            measured.probe(t.noise, t.probes)
-            measured.probe(t.coarse, t.probes, coarse=True)
+            measured.probe(t.noise, FURTHER * t.probes)
             deviation = measured.deviation()
         if not deviation.blind(t):
             self.drift.add(measured.found, deviation.tensors)
         return deviation
 
-    def measure(self, interval: Interval, noise: int, probes: int, coarse: int = 0) -> Deviation:
-        """Measure with `probes` probes of 2^-noise, and as many of 2^-coarse if that is not 0."""
+    def measure(self, interval: Interval, noise: int, probes: int) -> Deviation:
+        """Measure with `probes` probes of 2^-noise."""
         measured = _Measurement(self, interval)
         measured.probe(noise, probes)
-        if coarse:
-            measured.probe(coarse, probes, coarse=True)
         deviation = measured.deviation()
         self.drift.add(measured.found, deviation.tensors)
         return deviation
@@ -273,21 +280,17 @@ class _Measurement:
         self._replay = replay = examiner.run(interval)
         self._steps = examiner.steps - before
         self.found = {n: difference(interval.closing[n], replay[n], t.dtype) for n, t in examiner.floats.items()}
-        self._fine = {n: _floor(replay[n], t.dtype) for n, t in examiner.floats.items()}
-        self._rough = dict(self._fine)
-        self._probes = self._coarse = 0
+        self._reached = {n: _floor(replay[n], t.dtype) for n, t in examiner.floats.items()}
+        self._probes = 0
 
-    def probe(self, noise: int, count: int, coarse: bool = False) -> None:
-        """`count` more probes; what a fine one reaches, a coarse one counts as having reached."""
+    def probe(self, noise: int, count: int) -> None:
+        """`count` more probes."""
         for _ in range(count):
-            signs = self._examiner.signs(self._interval, self._probes + self._coarse)
-            state = self._examiner.run(self._interval, signs, noise)
+            state = self._examiner.run(self._interval, self._examiner.signs(self._interval, self._probes), noise)
+            self._probes += 1
             for name, type in self._examiner.floats.items():
                 norms = Norms.of(difference(state[name], self._replay[name], type.dtype))
-                self._rough[name] = self._rough[name].farther(norms)
-                if not coarse:
-                    self._fine[name] = self._fine[name].farther(norms)
-            self._probes, self._coarse = self._probes + (not coarse), self._coarse + coarse
+                self._reached[name] = self._reached[name].farther(norms)
 
     def deviation(self) -> Deviation:
         floats, tensors, counts = self._examiner.floats, {}, []
@@ -296,14 +299,13 @@ class _Measurement:
             opening, closing, replay = (state[name] for state in states)
             update, claimed = difference(replay, opening, type.dtype), difference(closing, opening, type.dtype)
             tensors[name] = TensorDeviation(
-                Norms.of(self.found[name]), self._fine[name], self._rough[name], Norms.of(update).l2,
-                cosine(update, claimed),
-            )  # fmt: skip
+                Norms.of(self.found[name]), self._reached[name], Norms.of(update), cosine(update, claimed)
+            )
             counts.append(ulps(closing, replay, type.dtype))
         exact = self._replay.keys() - floats.keys()
         unequal = tuple(sorted(n for n in exact if not np.array_equal(self._replay[n], self._interval.closing[n])))
         histogram = tuple(map(sum, zip(*counts, strict=True)))
-        return Deviation(self._interval.number, self._steps, self._probes, self._coarse, tensors, unequal, histogram)
+        return Deviation(self._interval.number, self._steps, self._probes, tensors, unequal, histogram)
 
 
 def _floor(replay: Array, dtype: Dtype) -> Norms:

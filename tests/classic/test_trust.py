@@ -222,7 +222,8 @@ def test_two_runs_of_code_that_differ_are_not_decided(tmp_path: Path, capsys: py
 
 def test_with_thresholds_a_run_of_code_is_judged_by_distances(tmp_path: Path) -> None:
     thresholds = Thresholds(
-        noise=19, coarse=16, probes=3, accept_l2=BIT, accept_linf=2 * BIT, resolution=-2 * BIT, mean=-4 * BIT,
+        noise=19, probes=3, accept_l2=BIT, accept_linf=2 * BIT, reject_l2=4 * BIT, reject_linf=5 * BIT, share=-9 * BIT,
+        resolution=-2 * BIT, mean=-4 * BIT,
         spread=BIT, coherence=0, scatter=SHARE // 5, reference=0, rate=1000, replays=0,
     )  # fmt: skip
     verdicts = {}

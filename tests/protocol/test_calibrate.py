@@ -191,6 +191,13 @@ def test_a_solver_shows_that_its_kernels_are_honest(calibrated: tuple[Path, Task
         gv.escalate(run, 1, tmp_path / "cpu", audit="cpu")
 
 
+def test_bits_are_not_compared_on_kernels_that_differ_by_machine(tmp_path: Path) -> None:
+    run = gv.solve(linear_task(tmp_path / "task"), tmp_path / "run")
+    for compare in (lambda: gv.replay(run, backend="vendor"), lambda: gv.pinpoint(run, run, backend="vendor")):
+        with pytest.raises(BackendError, match="compares bits"):
+            compare()
+
+
 def test_a_recorded_interval_escalates_too(tmp_path: Path) -> None:
     from gensyn_verify.protocol.policy import Policy
     from tests.protocol.test_threshold import THRESHOLDS

@@ -30,7 +30,8 @@ from tests.protocol.bundles import INTERVAL, STEPS, dishonest_solve, linear_task
 INTERVALS = -(-STEPS // INTERVAL)
 BEACON = b"a block that came later"
 THRESHOLDS = Thresholds(
-    noise=19, coarse=16, probes=3, accept_l2=0, accept_linf=BIT, resolution=-2 * BIT, mean=-4 * BIT, spread=BIT,
+    noise=19, probes=3, accept_l2=0, accept_linf=BIT, reject_l2=3 * BIT, reject_linf=4 * BIT, share=-14 * BIT,
+    resolution=-2 * BIT, mean=-4 * BIT, spread=BIT,
     coherence=0, scatter=SHARE // 5, reference=0, rate=1000, replays=0,
 )  # fmt: skip
 Patch = Callable[[int, dict[str, np.ndarray]], None]
@@ -112,7 +113,7 @@ def test_thresholds_travel_in_the_task_and_are_committed(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda p: p["thresholds"].update(coarse=19), "coarse is 19"),
+        (lambda p: p["thresholds"].update(accept_l2=4096), "accept_l2 is 4096, above reject_l2"),
         (lambda p: p["thresholds"].update(noise=24), "noise"),
         (lambda p: p["thresholds"].update(accept_l2=1 << 21), "accept_l2"),
         (lambda p: p["thresholds"].pop("probes"), "missing keys"),
@@ -179,21 +180,30 @@ def test_a_tensor_that_is_moved_is_rejected_and_named(tensor: str, share: float,
     decided = report.statistics[0]
     assert decided.outcome is Outcome.REJECT
     assert (decided.interval, decided.tensor) == (2, tensor)
-    assert decided.name.startswith("coarse excess")
+    assert decided.name.startswith("excess")
     assert [d.interval for d in report.deviations if d.outcome(THRESHOLDS) is not Outcome.ACCEPT] == [2]
     assert f"of {tensor!r} in interval 2" in str(report)
 
 
-def test_between_fine_and_coarse_probes_lies_undecided(tmp_path: Path) -> None:
-    task = threshold_task(tmp_path / "task")
+@pytest.mark.parametrize(
+    ("exponent", "share", "verdict"),
+    [(17, -14, Verdict.UNDECIDED), (13, -14, Verdict.REJECT), (13, -2, Verdict.UNDECIDED)],
+)
+def test_between_acceptance_and_rejection_lies_undecided(
+    exponent: int, share: int, verdict: Verdict, tmp_path: Path
+) -> None:
+    """A little beyond the probes; far beyond them; far beyond them, but a small share of the update."""
+    task = threshold_task(tmp_path / "task", share=share * BIT)
 
     def push(state: dict[str, np.ndarray]) -> None:
-        state["w"] *= np.float32(1 + 2.0**-16)
+        state["w"] *= np.float32(1 + 2.0**-exponent)
 
     report = verify(forged(task, tmp_path / "run", at(2 * INTERVAL - 1, push)), task)
-    assert (report.verdict, report.exit_code) == (Verdict.UNDECIDED, 3)
-    assert report.statistics[0].name.startswith("excess")
-    assert [d.coarse_probes for d in report.deviations] == [0, 3, 0, 0, 0, 0]
+    assert report.verdict is verdict, str(report)
+    decided = report.statistics[0]
+    assert (decided.name, decided.interval, decided.tensor) == ("excess l2", 1, "w")
+    assert (decided.value > THRESHOLDS.reject_l2 / BIT) is (exponent == 13)
+    assert [d.probes for d in report.deviations] == [3, 12, 3, 3, 3, 3]  # more where the first did not accept
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 
+from gensyn_verify.backends import check_reproducible
 from gensyn_verify.commit.blake3 import CHUNK_BYTES, chunk_count
 from gensyn_verify.errors import BundleError
 from gensyn_verify.program.scalar import BY_CODE, bits_f32
@@ -34,6 +35,7 @@ def pinpoint(
     that differs from its own checkpoint. `task`: the bundle that both solve; recorded runs carry their own.
     Raises BundleError where a bundle is malformed or has no step.
     """
+    check_reproducible(backend, "pinpoint")
     if task is not None and not isinstance(task, Task):
         task = open_task(task)
     a, b = (r if isinstance(r, Run) else open_run(r, task) for r in (run_a, run_b))
