@@ -13,7 +13,7 @@ program    a training step as data: node kinds, scalar programs, canonical bytes
 frontend   a PyTorch model, loss and optimizer become a program
 backends   a program in, bits out: the reference (the definition) and the native CPU kernels
 commit     BLAKE3 and keccak-256 trees, state roots, the append-only run commitment
-protocol   task and run bundles, solve, replay, sampling
+protocol   task and run bundles, solve, replay, sampling, thresholds
 data       datasets and files as tensors; augment: augmentation inside of the step
 classic    runs of steps that are code, and their replay by trusted code
 api        the functions of this page

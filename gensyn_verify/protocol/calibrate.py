@@ -380,7 +380,9 @@ def _derive(seen: _Seen, ways: Sequence[str], rate: float, reference: float) -> 
         rate=round(rate * RATE),
         replays=len(found),
     )
-    return Calibration(thresholds, (), len(found), tuple(excess["l2"]), tuple(excess["linf"]), tuple(cosines), middle)
+    return Calibration(
+        thresholds, tuple(ways), len(found), tuple(excess["l2"]), tuple(excess["linf"]), tuple(cosines), middle
+    )
 
 
 def _share(found: Sequence[Deviation], limits: Mapping[str, float]) -> float:

@@ -272,7 +272,7 @@ def test_doctor_checks_capture(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     monkeypatch.chdir(tmp_path)
     exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "readme"})
-    assert {"task", "run", "recorded"} <= set(os.listdir(tmp_path))
+    assert {"task", "run", "calibrated", "fast", "recorded"} <= set(os.listdir(tmp_path))
