@@ -123,6 +123,7 @@ def describe_task(task: Task) -> dict[str, Any]:
         "sampler seed": list(sampler.seed) if sampler else "none",
         "policy": f"{task.policy.mode}: {task.policy.samples} sampled intervals, {task.policy.largest} largest updates",
         "state bytes": sum(t.nbytes for t in state.values()),
+        **({} if task.policy.thresholds is None else {"thresholds": dataclasses.asdict(task.policy.thresholds)}),
         **{
             what: {n: f"{t!s:16}  {roots[n].hex()}" for n, t in types.items()}
             for what, (types, roots) in tensors.items()

@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
@@ -342,6 +343,7 @@ class _Audit:
         executor = backends.make(backend, self.task.program)
         examiner = Examiner(self.task.program, executor, seed)
         chosen = sorted({*self.sampled, *self.largest})
+        rejected = False
         per_interval = (1 + thresholds.probes) * self.task.interval
         for done, n in enumerate(chosen):
 
@@ -349,8 +351,10 @@ class _Audit:
                 if progress is not None:
                     progress(done * per_interval + min(steps, per_interval), len(chosen) * per_interval)
 
-            deviation = self.examine(examiner, n, lambda interval: examiner.judge(interval, thresholds), advance)
+            judge = partial(examiner.judge, t=thresholds, further=not rejected)  # else nothing more can save the run
+            deviation = self.examine(examiner, n, judge, advance)
             if deviation is not None:
+                rejected = rejected or deviation.outcome(thresholds) is Outcome.REJECT
                 self.deviations.append(deviation)
                 self.replayed.append(n)
         self.steps_replayed, self.drift = examiner.steps, examiner.drift

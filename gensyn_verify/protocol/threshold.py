@@ -229,12 +229,12 @@ class Examiner:
         self.drift = Drift()
         self.steps = 0
 
-    def judge(self, interval: Interval, t: Thresholds) -> Deviation:
-        """Measure with the policy's probes; where they do not accept, with more."""
+    def judge(self, interval: Interval, t: Thresholds, further: bool = True) -> Deviation:
+        """Measure with the policy's probes; where they do not accept, and `further`, with more."""
         measured = _Measurement(self, interval)
         measured.probe(t.noise, t.probes)
         deviation = measured.deviation()
-        if deviation.outcome(t) is not Outcome.ACCEPT:
+        if further and deviation.outcome(t) is not Outcome.ACCEPT:
             measured.probe(t.noise, FURTHER * t.probes)
             deviation = measured.deviation()
         if not deviation.blind(t):
@@ -290,7 +290,8 @@ class _Measurement:
             self._probes += 1
             for name, type in self._examiner.floats.items():
                 norms = Norms.of(difference(state[name], self._replay[name], type.dtype))
-                self._reached[name] = self._reached[name].farther(norms)
+                if math.isfinite(norms.l2):  # a probe that overflows says nothing, least of all that all is well
+                    self._reached[name] = self._reached[name].farther(norms)
 
     def deviation(self) -> Deviation:
         floats, tensors, counts = self._examiner.floats, {}, []

@@ -287,6 +287,22 @@ def test_where_rounding_hides_everything_nothing_is_concluded(tmp_path: Path) ->
     assert report.statistics[0].name == "resolution"
 
 
+def test_probes_that_overflow_excuse_nothing(tmp_path: Path) -> None:
+    """A momentum at the edge of binary32: half of its probes are infinite."""
+    task = threshold_task(tmp_path / "task", resolution=2 * BIT)
+
+    def to_the_edge(state: dict[str, np.ndarray]) -> None:
+        state["m"][...] = np.finfo(np.float32).max
+
+    def push(state: dict[str, np.ndarray]) -> None:
+        state["m"][...] *= np.float32(0.5)
+
+    run = forged(task, tmp_path / "run", at(INTERVAL - 1, to_the_edge), at(2 * INTERVAL - 1, push))
+    report = verify(run, task)
+    assert report.verdict is Verdict.REJECT
+    assert report.deviations[1].outcome(task.policy.thresholds) is not Outcome.ACCEPT
+
+
 def test_a_checkpoint_that_is_missing_leaves_the_verdict_open(tmp_path: Path) -> None:
     task = threshold_task(tmp_path / "task")
     run = solve(task, tmp_path / "run")
