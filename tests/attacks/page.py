@@ -40,9 +40,9 @@ SAMPLING = """\
   holds what was used, and a replay of that agrees.
 - Moments and buffers are not compared, and the interval that they open starts from them as they are.
 - The rule has one delta for a whole run, in units of the distance between independent runs. A line to a stolen model
-  passes if it is cut into updates shorter than that: with the few intervals here an update is about 0.01, in the
-  thousands of a published run far less (tests/attacks/test_jia.py has 32 intervals, and there all seven published
-  attacks pass).
+  passes if it is cut into updates shorter than that, so what it takes is intervals: a dozen are not always enough,
+  forty are, and published runs have thousands (tests/attacks/test_jia.py has 32, and there all seven published attacks
+  pass).
 
 ## What sampling is worth
 
