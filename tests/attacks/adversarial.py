@@ -18,6 +18,7 @@ do not follow. Perturbations need inputs that are numbers: token models are refu
 
 from __future__ import annotations
 
+import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -34,9 +35,13 @@ if TYPE_CHECKING:
 WEIGHT = 1e-3  # of the squared perturbation, beside squared distances in units of an honest update
 
 
+class _SpentError(Exception):
+    """An optimisation has had its evaluations."""
+
+
 class Adversarial(Solver):
     needs: ClassVar[tuple[str, ...]] = ("victim", "parameters")
-    evaluations: ClassVar[int] = 4  # of the objective, an optimisation
+    evaluations: ClassVar[int] = 6  # of the objective, an optimisation
 
     def prepare(self) -> None:
         types = self.task.program.inputs_of("batch")
@@ -88,8 +93,11 @@ class Adversarial(Solver):
             list(noise.values()), max_iter=self.evaluations, max_eval=self.evaluations, line_search_fn="strong_wolfe"
         )
         unit: list[Tensor] = []
+        best: list[tuple[float, dict[str, Tensor]]] = []  # the best that was seen so far
 
         def closure() -> Tensor:
+            if self.engine.steps >= limit:
+                raise _SpentError
             solver.zero_grad()
             after = self.function(state, inputs, {n: true[n] + noise[n] for n in true})
             self.engine.steps += 2  # forwards and backwards through a step
@@ -99,10 +107,15 @@ class Adversarial(Solver):
             size = sum((x**2).mean() for x in noise.values())
             total: Tensor = distance / unit[0] + WEIGHT * size
             total.backward()  # type: ignore[no-untyped-call]
+            value = float(total.detach())
+            if not best or value < best[0][0]:
+                best[:] = [(value, {n: (true[n] + noise[n]).detach().clone() for n in true})]
             return total
 
-        solver.step(closure)  # type: ignore[no-untyped-call]
-        return {**batch, **{n: np.asarray((true[n] + noise[n]).detach().numpy(), np.float32) for n in true}}
+        limit = self.engine.steps + 2 * self.evaluations
+        with contextlib.suppress(_SpentError):  # a line search has no limit of its own
+            solver.step(closure)  # type: ignore[no-untyped-call]
+        return {**batch, **{n: np.asarray(x.numpy(), np.float32) for n, x in best[0][1].items()}}
 
 
 class SuitedGradient(Adversarial):

@@ -11,8 +11,8 @@ from gensyn_verify.protocol.task import Task
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adversarial inputs after one evaluation: the tests of rules do not depend on how good they are."""
-    monkeypatch.setattr(Adversarial, "evaluations", 1)
+    """Adversarial inputs after two evaluations: the tests of rules do not depend on how good they are."""
+    monkeypatch.setattr(Adversarial, "evaluations", 2)
 
 
 @pytest.fixture(scope="session")
