@@ -133,7 +133,10 @@ def _price(found: Rows, rules: list[str]) -> list[str]:
     }
     lines = [f"Verification, on average: {'; '.join(told)}.", ""]
     for rule, kinds in accepted.items():
-        lines += [f"*{rule}* accepts {len(kinds)} of {len(KINDS)}{': ' if kinds else ''}{', '.join(kinds)}.", ""]
+        tried = [
+            k for k, hows in found["rows"].items() if k in KINDS and any(h["verdicts"].get(rule) for h in hows.values())
+        ]
+        lines += [f"*{rule}* accepts {len(kinds)} of {len(tried)}{': ' if kinds else ''}{', '.join(kinds)}.", ""]
     return lines
 
 
