@@ -2,7 +2,7 @@
 
     python -m tests.attacks.honest exact FOLDER                every instruction set solves, every other one replays
     python -m tests.attacks.honest threshold FOLDER [N]        calibrates on some variations of PyTorch, judges others
-    python -m tests.attacks.honest foreign FOLDER RUN ...      runs that another machine made, e.g. .ci/aarch64.sh
+    python -m tests.attacks.honest foreign FOLDER/mlp RUN ...  runs of that task that another processor made
 
 Prints a JSON object and keeps it in bench/results/honest.json, which docs/attacks.md quotes. FOLDER gets the tasks;
 those of mode threshold, FOLDER/calibrated/MODEL, are what `tests.attacks.report --calibrated` takes.
@@ -19,7 +19,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 import gensyn_verify as gv
+from examples.cnn import digits
 from gensyn_verify.protocol.calibrate import CONFIDENCE, calibrate, solve_as, variations, varied
 from gensyn_verify.protocol.threshold import Outcome
 from tests.attacks.report import MODELS, ROOT
@@ -33,13 +37,24 @@ SEEDS, HELD_OUT = 4, 100
 THREADS = (1, 2, 3)
 
 
+def mlp(path: Path) -> gv.Task:
+    """An MLP with dropout on scikit-learn's digits: 200 intervals of two steps."""
+    torch.manual_seed(0)
+    layers = (nn.Linear(64, 32), nn.LayerNorm(32), nn.GELU(), nn.Dropout(0.1), nn.Linear(32, 10))
+    model = nn.Sequential(nn.Flatten(), *layers)
+    x, y = digits(8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    data = x[:, :1].contiguous(), y
+    return gv.capture(model, nn.CrossEntropyLoss(), optimizer, data, steps=400, batch_size=16, interval=2, path=path)
+
+
 def exact(folder: Path) -> dict[str, Any]:
     """Runs of every instruction set and number of threads, each replayed whole by another one; per model."""
     from gensyn_verify import _native
 
     isas = _native.supported_isas()
     out: dict[str, Any] = {}
-    for name, make in MODELS.items():
+    for name, make in (MODELS | {"mlp": mlp}).items():
         task = make(folder / name)
         counted: Counter[str] = Counter()
         ways = [(isa, threads) for isa in isas for threads in THREADS]
@@ -71,7 +86,9 @@ def threshold(folder: Path, wanted: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, make in MODELS.items():
         plain, path = make(folder / name), folder / "calibrated" / name
-        task, found = calibrate(plain, path, ways=known, seeds=SEEDS, samples=plain.policy.samples, largest=0)
+        task, found = calibrate(
+            plain, path, ways=known, seeds=SEEDS, intervals=20, samples=plain.policy.samples, largest=0
+        )
         print(found, flush=True)
         intervals: Counter[str] = Counter()
         runs: Counter[str] = Counter()
@@ -80,7 +97,7 @@ def threshold(folder: Path, wanted: int) -> dict[str, Any]:
                 break
             with tempfile.TemporaryDirectory() as temporary:
                 seeded = varied(task, Path(temporary) / "task", task.steps, 0, number, task.policy)
-                run = solve_as(seeded, way, Path(temporary) / "run")
+                run = solve_as(seeded.store.folder.url, way, Path(temporary) / "run")
                 report = gv.replay(run, seeded, everything=True)
             assert seeded.policy.thresholds is not None
             intervals.update(d.outcome(seeded.policy.thresholds).name for d in report.deviations)

@@ -33,34 +33,43 @@ from examples.gpt import GPT, loss_fn, windows
 from gensyn_verify.attacks import KINDS, Forgery, Solver, forge, jia
 from gensyn_verify.protocol.report import Report
 from gensyn_verify.protocol.sampling import draw, probability_caught
+from gensyn_verify.protocol.threshold import Outcome
 from tests.attacks.page import page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS, PAGE = ROOT / "bench" / "results" / "attacks.json", ROOT / "docs" / "attacks.md"
-STEPS, INTERVAL, SAMPLES = 60, 5, 4
+SAMPLES = 4
 Rows = dict[str, Any]
 
 
 def resnet20(path: Path) -> gv.Task:
-    """ResNet-20 on scikit-learn's digits at 16x16, SGD with Nesterov momentum."""
+    """ResNet-20 on scikit-learn's digits at 16x16, SGD with Nesterov momentum; a checkpoint at every step, because
+    rounding grows a thousandfold within five of its first steps."""
     torch.manual_seed(0)
     model = ResNet20()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4, nesterov=True)
-    return _capture(model, nn.CrossEntropyLoss(), optimizer, digits(16), path)
+    return _capture(model, nn.CrossEntropyLoss(), optimizer, digits(16), path, steps=40, interval=1)
 
 
 def gpt(path: Path) -> gv.Task:
     """A GPT of four layers on bytes of text, AdamW."""
     torch.manual_seed(0)
     model = GPT(words=128, context=32, dropout=0.0)
-    return _capture(model, loss_fn, torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1), windows(32), path)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+    return _capture(model, loss_fn, optimizer, windows(32), path, steps=60, interval=5)
 
 
 def _capture(
-    model: nn.Module, loss: Callable[..., Any], optimizer: torch.optim.Optimizer, data: Any, path: Path
+    model: nn.Module,
+    loss: Callable[..., Any],
+    optimizer: torch.optim.Optimizer,
+    data: Any,
+    path: Path,
+    steps: int,
+    interval: int,
 ) -> gv.Task:
     return gv.capture(
-        model, loss, optimizer, data, steps=STEPS, batch_size=16, interval=INTERVAL, path=path,
+        model, loss, optimizer, data, steps=steps, batch_size=16, interval=interval, path=path,
         policy=gv.Policy(samples=SAMPLES, largest=0),
     )  # fmt: skip
 
@@ -136,10 +145,13 @@ def _decider(report: Report) -> str:
 
 def _sampled(task: gv.Task, report: Report, full: Judgement, known: bytes | None) -> Judgement:
     """What a draw of the policy's samples is worth against the intervals that a full replay found bad."""
-    share = task.policy.samples * task.interval / task.steps
+    share = task.policy.samples * task.interval / task.steps * report.steps_replayed / max(1, report.steps)
     bad = {f.interval for f in report.findings if f.interval is not None}
-    if any(f.interval is None for f in report.findings):  # commitment, address: seen before anything is drawn
+    everywhere = {"moment", "scalar"} if report.mode == "threshold" else set()  # looked at without a replay
+    if any(f.interval is None or f.kind in everywhere for f in report.findings):  # commitment, address: the same
         return Judgement(full.outcome, full.detail, share, 1.0)
+    if report.thresholds is not None:
+        bad |= {d.interval for d in report.deviations if d.outcome(report.thresholds) is Outcome.REJECT}
     caught = float(probability_caught(report.intervals, task.policy.samples, len(bad)))
     detail = f"{len(bad)} of {report.intervals} intervals"
     if known is not None:
@@ -158,12 +170,13 @@ def jia_2021(task: gv.Task, rule: jia.Rule) -> Rule:
     return judge
 
 
-def benches(name: str, folder: Path, calibrated: Path | None) -> Iterator[Bench]:
+def benches(name: str, folder: Path, calibrated: Path | None, exact: bool) -> Iterator[Bench]:
     """The tasks of a model with their rules. A rule of another kind is one entry more."""
-    task = MODELS[name](folder / "task")
-    victim = gv.solve(task, folder / "victim")
-    rule = jia.calibrate(task, [victim, gv.solve(task, folder / "vendor", backend="vendor")])
-    yield Bench(task, "cpu", victim, replayed(task, "exact") | {"Jia et al. 2021": jia_2021(task, rule)})
+    if exact:
+        task = MODELS[name](folder / "task")
+        victim = gv.solve(task, folder / "victim")
+        rule = jia.calibrate(task, [victim, gv.solve(task, folder / "vendor", backend="vendor")])
+        yield Bench(task, "cpu", victim, replayed(task, "exact") | {"Jia et al. 2021": jia_2021(task, rule)})
     if calibrated is not None:
         task = gv.open_task(calibrated / name)
         victim = gv.solve(task, folder / "victim-vendor", backend="vendor")
@@ -173,11 +186,13 @@ def benches(name: str, folder: Path, calibrated: Path | None) -> Iterator[Bench]
 # ---- measuring --------------------------------------------------------------------------------------------------
 
 
-def measure(name: str, kinds: list[str], calibrated: Path | None, seeds: int) -> Iterator[Rows]:
-    """Verdicts on one model, by attack; honest solvers under the name `honest`. What there is, after every forgery."""
-    rows: Rows = {}
+def measure(
+    name: str, kinds: list[str], calibrated: Path | None, seeds: int, exact: bool, rows: Rows
+) -> Iterator[Rows]:
+    """Verdicts on one model, by attack, into `rows`; honest solvers as `honest`. All rows, after every forgery."""
+    fresh: set[tuple[str, str, str]] = set()
     with tempfile.TemporaryDirectory() as temporary:
-        for bench in benches(name, Path(temporary), calibrated):
+        for bench in benches(name, Path(temporary), calibrated, exact):
             task = bench.task
             extent = {"steps": task.steps, "interval": task.interval, "intervals": task.intervals}
             for kind, disguise, forgery in _subjects(bench, kinds, Path(temporary) / bench.backend, seeds):
@@ -188,7 +203,10 @@ def measure(name: str, kinds: list[str], calibrated: Path | None, seeds: int) ->
                 row["cost"][bench.backend] = forgery.cost
                 row["forged"][bench.backend] = len(forgery.steps_forged)
                 for rule, judge in bench.rules.items():
-                    row["verdicts"].setdefault(rule, []).append(judge(forgery).__dict__)
+                    if (kind, disguise, rule) not in fresh:
+                        fresh.add((kind, disguise, rule))
+                        row["verdicts"][rule] = []
+                    row["verdicts"][rule].append(judge(forgery).__dict__)
                 shutil.rmtree(forgery.run.url)
                 yield {**extent, "samples": task.policy.samples, "about": MODELS[name].__doc__, "rows": rows}
 
@@ -218,6 +236,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="*", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--kind", nargs="*", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--calibrated", type=Path, metavar="FOLDER", help="tasks with threshold policies")
+    parser.add_argument("--threshold-only", action="store_true", help="leave the other columns as they are")
     parser.add_argument("--tasks", type=Path, metavar="FOLDER", help="write the tasks there, and nothing else")
     parser.add_argument("--honest", type=int, default=2, metavar="N", help="honest solvers a model")
     parser.add_argument("--page", action="store_true", help="only make the page from the results that are there")
@@ -229,8 +248,8 @@ def main() -> None:
     results: Rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in [] if args.page else args.model:
         kept = results.get(name, {}).get("rows", {})
-        for found in measure(name, args.kind, args.calibrated, args.honest):
-            results[name] = found | {"rows": dict(sorted((kept | found["rows"]).items()))}
+        for found in measure(name, args.kind, args.calibrated, args.honest, not args.threshold_only, kept):
+            results[name] = found | {"rows": dict(sorted(found["rows"].items()))}
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
             RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(page(results))
