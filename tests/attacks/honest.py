@@ -1,6 +1,6 @@
 """How often honest solvers are rejected: thousands of honest intervals, each replayed as a verifier would.
 
-    python -m tests.attacks.honest exact FOLDER                every instruction set solves, every other one replays
+    python -m tests.attacks.honest exact FOLDER [MODEL ...]    every instruction set solves, every other one replays
     python -m tests.attacks.honest threshold FOLDER [N]        calibrates on some variations of PyTorch, judges others
     python -m tests.attacks.honest foreign FOLDER/mlp RUN ...  runs of that task that another processor made
 
@@ -48,14 +48,15 @@ def mlp(path: Path) -> gv.Task:
     return gv.capture(model, nn.CrossEntropyLoss(), optimizer, data, steps=400, batch_size=16, interval=2, path=path)
 
 
-def exact(folder: Path) -> dict[str, Any]:
+def exact(folder: Path, names: list[str]) -> dict[str, Any]:
     """Runs of every instruction set and number of threads, each replayed whole by another one; per model."""
     from gensyn_verify import _native
 
     isas = _native.supported_isas()
     out: dict[str, Any] = {}
-    for name, make in (MODELS | {"mlp": mlp}).items():
-        task = make(folder / name)
+    models = {"mlp": mlp} | MODELS
+    for name in names or models:
+        task = models[name](folder / name)
         counted: Counter[str] = Counter()
         ways = [(isa, threads) for isa in isas for threads in THREADS]
         for (isa, threads), (other, more) in zip(ways, ways[len(THREADS) + 1 :] + ways, strict=False):
@@ -130,7 +131,7 @@ def main(mode: str, folder: str, *rest: str) -> None:
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     if mode == "exact":
-        found = exact(path)
+        found = exact(path, list(rest))
     elif mode == "threshold":
         found = threshold(path, int(rest[0]) if rest else 500)
     else:
