@@ -24,7 +24,7 @@ covers the forged log, checkpoints have the roots that the log names.
 - *exact, sampled*: the same on as many intervals as the task's policy says, drawn from a beacon fixed after the
   commitment. The number is the probability that the draw meets a forged interval, which it then rejects.
 - *threshold*: recomputes and compares distances with calibrated thresholds (docs/thresholds.md), for solvers on vendor
-  kernels.
+  kernels. An empty cell was not measured: openly, the wrong data or rates are found by their roots in either mode.
 - *Jia et al. 2021*: the published rule (`gensyn_verify.attacks.jia`). It believes claimed data and rates, looks at the
   two longest updates of an epoch, and compares parameters.
 
@@ -59,13 +59,46 @@ with 600 beacons (tests/attacks/test_sampled.py).
 """
 
 
-def page(results: Rows) -> str:
+def page(results: Rows, honest: Rows) -> str:
+    """The page of what `report` measured, and what `honest` counted."""
     parts = [HEAD]
     for name, found in results.items():
         parts.append(_model(name, found))
+    parts.append(_counted(honest))
     extents = {(f["intervals"], f["samples"]) for f in results.values()}
     parts.append(SAMPLING + "\n".join(_odds(n, s) for n, s in sorted(extents)))
     return "\n".join(parts)
+
+
+def _counted(honest: Rows) -> str:
+    """Honest intervals that were replayed, and how many of them were rejected."""
+    lines = [
+        "## Honest solvers",
+        "",
+        "Counted by `python -m tests.attacks.honest`, in `bench/results/honest.json`.",
+        "",
+    ]
+    for name, found in honest.get("exact", {}).items():
+        ways = ", ".join(found["solved"])
+        lines.append(
+            f"- *exact*, {name}: {found['intervals']} intervals of runs by {ways}, each replayed by another: "
+            f"{found['rejected']} rejected."
+        )
+    if foreign := honest.get("foreign"):
+        lines.append(
+            f"- *exact*, mlp: {foreign['intervals']} intervals of runs on aarch64 (emulated; NEON and portable, one "
+            f"thread and three), replayed on x86-64: {foreign['rejected']} rejected."
+        )
+    for name, found in honest.get("threshold", {}).items():
+        counted = ", ".join(f"{n} {outcome.lower()}" for outcome, n in sorted(found["intervals"].items()))
+        bound = f"; at 95 % confidence fewer than {found['rate below']:.2g}" if found["rate below"] else ""
+        lines.append(
+            f"- *threshold*, {name}: calibrated on {'; '.join(found['calibrated on'])}; then "
+            f"{'; '.join(found['held out'])}, other initial parameters and orders of batches: {counted}{bound}. Runs: "
+            + ", ".join(f"{n} {verdict}" for verdict, n in sorted(found["runs"].items()))
+            + "."
+        )
+    return "\n".join([*lines, ""])
 
 
 def _model(name: str, found: Rows) -> str:

@@ -37,6 +37,7 @@ from gensyn_verify.protocol.threshold import Outcome
 from tests.attacks.page import page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+HONEST = ROOT / "bench" / "results" / "honest.json"
 RESULTS, PAGE = ROOT / "bench" / "results" / "attacks.json", ROOT / "docs" / "attacks.md"
 SAMPLES = 4
 Rows = dict[str, Any]
@@ -252,7 +253,8 @@ def main() -> None:
             results[name] = found | {"rows": dict(sorted(found["rows"].items()))}
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
             RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    PAGE.write_text(page(results))
+    honest = json.loads(HONEST.read_text()) if HONEST.exists() else {}
+    PAGE.write_text(page(results, honest))
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 
