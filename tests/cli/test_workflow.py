@@ -274,5 +274,7 @@ def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     assert len(blocks) == 3
     monkeypatch.chdir(tmp_path)
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
     exec(compile("\n".join(blocks), "README.md", "exec"), {"__name__": "readme"})
     assert {"task", "run", "calibrated", "fast", "recorded"} <= set(os.listdir(tmp_path))
