@@ -135,10 +135,13 @@ test-exhaustive: $(VENV)/.dev
 test-fuzz: $(VENV)/.dev
 	GENSYN_VERIFY_FUZZ_CASES=$${GENSYN_VERIFY_FUZZ_CASES:-100000} $(BIN)/pytest -q tests/protocol/test_fuzz.py $(ARGS)
 
-# Every attack against every verification rule: bench/results/attacks.json and docs/attacks.md. ARGS picks, e.g.
-# ARGS="--model gpt --kind drift".
+# Every attack against every verification rule, and honest solvers counted: bench/results/attacks.json, honest.json and
+# docs/attacks.md. Takes an hour or two. ARGS picks attacks, e.g. ARGS="--model gpt --kind drift".
 attacks: $(VENV)/.dev
-	$(BIN)/python -m tests.attacks.report $(ARGS)
+	rm -rf build/attacks
+	$(BIN)/python -m tests.attacks.honest exact build/attacks/exact mlp
+	$(BIN)/python -m tests.attacks.honest threshold build/attacks 500
+	$(BIN)/python -m tests.attacks.report --calibrated build/attacks/calibrated $(ARGS)
 
 # Bits first, then times beside the peers; ARGS picks, e.g. ARGS=bench/bench_dot.py.
 bench: $(VENV)/.dev
