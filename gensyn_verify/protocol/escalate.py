@@ -12,7 +12,7 @@ error bound (`backends.bounds`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +25,9 @@ from gensyn_verify.errors import BundleError
 from gensyn_verify.protocol.identity import Identity
 from gensyn_verify.protocol.policy import Policy, Thresholds
 from gensyn_verify.protocol.roots import roots_of
-from gensyn_verify.protocol.run import Run, checkpoint, open_run, stored_inputs
+from gensyn_verify.protocol.run import Run, checkpoint, open_run, step_inputs
 from gensyn_verify.protocol.sampler import Sampler
 from gensyn_verify.protocol.solve import solve
-from gensyn_verify.protocol.steps import StepRecord
 from gensyn_verify.protocol.task import Task, open_task, write_task
 from gensyn_verify.protocol.threshold import Deviation, Examiner, Interval, Outcome
 
@@ -119,28 +118,25 @@ def escalate(
     if thresholds is None:
         raise BundleError(f"{run.url} is verified in mode exact already: pinpoint takes two such runs")
     backends.check_reproducible(backend, "an escalation")
-    exact = interval_task(run, interval, f"{os.fspath(out)}/task")
+    disputed = _disputed(run, interval)
+    exact = interval_task(run.task, disputed, f"{os.fspath(out)}/task")
     own = solve(exact, f"{os.fspath(out)}/run", identity=identity, backend=backend, resume=False)
-    opening, closing, records = _interval(run, interval)
     commitment = b"" if run.commitment is None else run.commitment.digest
     seed = keccak256(b"gensyn_verify.escalation.1" + beacon + commitment + interval.to_bytes(8, "big"))
     examiner = Examiner(run.task.program, backends.make(backend, run.task.program), seed)
-    first = interval * run.task.interval
-    disputed = Interval(interval, opening, lambda: _inputs(run, first, records), closing)
     deviation = examiner.measure(disputed, thresholds.noise, PROBES)
     return Escalation(exact, own, deviation, thresholds, None if audit is None else _audit(run.task, disputed, audit))
 
 
-def interval_task(run: Run, interval: int, path: str | os.PathLike[str]) -> Task:
-    """The exact task of one interval of a run, with a checkpoint at every step; the same bytes whoever writes it."""
-    task = run.task
-    assert task is not None
-    opening, _, records = _interval(run, interval)
-    inputs = list(_inputs(run, interval * task.interval, records))
+def interval_task(task: Task, interval: Interval, path: str | os.PathLike[str]) -> Task:
+    """The exact task of an interval of a run of `task`, a checkpoint at every step; the same bytes for everyone."""
+    inputs = list(interval.inputs())
     steps = len(inputs)
     shapes = {t.shape[:1] for t in task.program.inputs_of("batch").values()}
     if len(shapes) != 1 or not (batch := next(iter(shapes))[0] if next(iter(shapes)) else 0):
-        raise BundleError(f"{run.url}: batch inputs of first dimensions {sorted(shapes)} are no rows of one data set")
+        raise BundleError(
+            f"{task.store.folder.url}: batch inputs of first dimensions {sorted(shapes)} are no rows of one data set"
+        )
     sampler = Sampler((0, 0), steps * batch, batch)
     data = {
         name: np.empty((steps * batch, *array.shape[1:]), array.dtype) for name, array in inputs[0][0].items()
@@ -150,7 +146,7 @@ def interval_task(run: Run, interval: int, path: str | os.PathLike[str]) -> Task
             data[name][sampler.indices(step)] = array
     schedule = {name: np.stack([scalars[name] for _, scalars in inputs]) for name in inputs[0][1]}
     return write_task(
-        path, task.program, opening, data=data, schedule=schedule, sampler=sampler, steps=steps, interval=1,
+        path, task.program, interval.opening, data=data, schedule=schedule, sampler=sampler, steps=steps, interval=1,
         policy=Policy(samples=steps, largest=0),
     )  # fmt: skip
 
@@ -172,22 +168,18 @@ def _audit(task: Task, interval: Interval, backend: str) -> Audit:
     return Audit(backend, roots_of(executor.state()) == roots_of(interval.closing))
 
 
-def _interval(run: Run, interval: int) -> tuple[State, State, tuple[StepRecord, ...]]:
-    """Opening state, closing state and step records, each verified against its roots."""
+def _disputed(run: Run, interval: int) -> Interval:
+    """States and inputs of one interval of a run, each verified against its roots."""
     task = run.task
     assert task is not None
     if interval not in run.intervals:
         raise BundleError(f"{run.url} has no interval {interval}; it has {len(run.intervals)}")
     opening = run.checkpoint(interval - 1) if interval else task.initial_state()
     segment = run.segment(interval)
-    return opening, checkpoint(task, run.store, segment.end - 1, segment.steps[-1].state), segment.steps
 
+    def inputs() -> Iterator[tuple[State, State]]:
+        for step, record in enumerate(segment.steps, interval * task.interval):
+            yield step_inputs(run, step, record)
 
-def _inputs(
-    run: Run, first: int, records: tuple[StepRecord, ...]
-) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array]]]:
-    """Batch and scalars of every step: the task's, or of a recorded run the stored ones."""
-    task = run.task
-    assert task is not None
-    for step, record in enumerate(records, first):
-        yield stored_inputs(run, step, record) if task.recorded else (task.batch(step), task.scalars(step))
+    closing = checkpoint(task, run.store, segment.end - 1, segment.steps[-1].state)
+    return Interval(interval, opening, inputs, closing)

@@ -203,15 +203,24 @@ def stored_input(task: Task, store: TensorStore, step: int, record: StepRecord, 
     return store.get(task.program.inputs_of(role)[name], record.group(role)[name], f"step {step}, {role} {name!r}")
 
 
-def stored_inputs(run: Run, step: int, record: StepRecord) -> tuple[dict[str, Array], dict[str, Array]]:
+def stored_inputs(
+    task: Task, store: TensorStore, step: int, record: StepRecord
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """Batch and scalars of a step of a recorded run."""
-    assert run.task is not None
-    task, store = run.task, run.store
 
     def group(role: str) -> dict[str, Array]:
         return {name: stored_input(task, store, step, record, role, name) for name in record.group(role)}
 
     return group("batch"), group("scalar")
+
+
+def step_inputs(run: Run, step: int, record: StepRecord) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Batch and scalars of a step: the task's, or of a recorded run those that it stored."""
+    task = run.task
+    assert task is not None
+    if task.recorded:
+        return stored_inputs(task, run.store, step, record)
+    return task.batch(step), task.scalars(step)
 
 
 class StepHasher:
@@ -284,7 +293,7 @@ class RunWriter:
             self.identity = self._identity or Identity.unsigned()
             salt = secrets.token_bytes(32) if self._salt is None else self._salt
             self.header = Header(self.task.digest, self.identity.address, salt, self._environment)
-            self.folder.write(RUN_FILE, [m.encode(_header_value(self.header))])
+            self.folder.write(RUN_FILE, [m.encode(header_value(self.header))])
             self.folder.sync("")
             return
         if not self._resume:
@@ -370,8 +379,13 @@ class RunWriter:
         if self.task.recorded:
             self._store("batch", batch, record.batch)
             self._store("scalar", scalars, record.scalar)
+        self.add(record, state)
+
+    def add(self, record: StepRecord, state: Mapping[str, Array] | None) -> None:
+        """One record; the state behind it is needed where it ends an interval."""
         self._take(record)
         if self.steps % self.task.interval == 0 or self.steps == self.task.steps:
+            assert state is not None
             self.close_interval(state)
 
     def _take(self, record: StepRecord) -> None:
@@ -387,12 +401,7 @@ class RunWriter:
 
     def stored_inputs(self, step: int) -> tuple[dict[str, Array], dict[str, Array]]:
         """Batch and scalars of a step of the interval that is open, in a recorded run."""
-        record = self._pending[step - (self.steps - len(self._pending))]
-
-        def group(role: str) -> dict[str, Array]:
-            return {n: stored_input(self.task, self.store, step, record, role, n) for n in record.group(role)}
-
-        return group("batch"), group("scalar")
+        return stored_inputs(self.task, self.store, step, self._pending[step - (self.steps - len(self._pending))])
 
     def close_interval(self, state: Mapping[str, Array]) -> None:
         """Write checkpoint and step log of the steps since the last whole interval; `state` is the last step's."""
@@ -418,7 +427,8 @@ class RunWriter:
         return Run(self.folder, self.header, commitment, self.task)
 
 
-def _header_value(header: Header) -> dict[str, Any]:
+def header_value(header: Header) -> dict[str, Any]:
+    """What run.json holds."""
     return {
         "environment": header.environment,
         "format": FORMAT,

@@ -10,7 +10,7 @@ from gensyn_verify.backends.arrays import Array
 from gensyn_verify.errors import BundleError, NonFiniteError
 from gensyn_verify.protocol.diagnose import Inspector, non_finite
 from gensyn_verify.protocol.identity import Identity
-from gensyn_verify.protocol.run import Run, RunWriter, environment, stored_inputs
+from gensyn_verify.protocol.run import Run, RunWriter, environment, step_inputs
 from gensyn_verify.protocol.task import Task, open_task
 
 Progress = Callable[[int, int, Mapping[str, Array]], None]
@@ -71,7 +71,7 @@ def solve_again(
         executor.load(task.initial_state())
         for n in run.intervals:
             for step, record in enumerate(run.segment(n).steps, n * task.interval):
-                batch, scalars = stored_inputs(run, step, record)
+                batch, scalars = step_inputs(run, step, record)
                 metrics = executor.step(batch, scalars)
                 writer.append(executor.state(), batch, scalars, metrics)
         writer.close_interval(executor.state())

@@ -78,7 +78,7 @@ class Engine:
 
 
 class Log(RunWriter):
-    """The honest writer, except that it hashes constants as well, and takes records that someone else wrote."""
+    """The honest writer, except that it hashes constants as well."""
 
     def append(
         self,
@@ -94,22 +94,11 @@ class Log(RunWriter):
         super().__enter__()
         return self
 
-    def add(self, record: StepRecord, state: Mapping[str, Array] | None) -> None:
-        """One record; the state behind it is needed where it ends an interval."""
-        self._take(record)
-        if self.steps % self.task.interval == 0 or self.steps == self.task.steps:
-            assert state is not None
-            self.close_interval(state)
-
     def rename(self, solver: bytes, salt: bytes) -> None:
         """Another address and another salt, before `finish`."""
         self.header = replace(self.header, solver=solver, salt=salt)
         self.identity = Identity.unsigned(solver)
-        value = {
-            "environment": self.header.environment, "format": run.FORMAT, "salt": salt.hex(), "solver": solver.hex(),
-            "task": self.header.task.hex(), "version": run.VERSION,
-        }  # fmt: skip
-        self.folder.write(run.RUN_FILE, [manifest.encode(value)])
+        self.folder.write(run.RUN_FILE, [manifest.encode(run.header_value(self.header))])
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from gensyn_verify.protocol.folder import MissingDataError
 from gensyn_verify.protocol.pinpoint.leaves import InputLeaf, NodeLeaf, SourceLeaf, Tensor, encode_entry
 from gensyn_verify.protocol.pinpoint.sequence import Sequence, Source, stored_bits
 from gensyn_verify.protocol.pinpoint.trace import Trace, merkle_log, run_step
-from gensyn_verify.protocol.run import Run, StepHasher, checkpoint, stored_input
+from gensyn_verify.protocol.run import Run, StepHasher, checkpoint, stored_inputs
 from gensyn_verify.protocol.steps import GROUPS, StepRecord
 
 Record = tuple[bytes, list[bytes], int, bytes, list[bytes]]
@@ -85,14 +85,9 @@ class Side:
 
     def inputs(self, step: int) -> tuple[dict[str, Array], dict[str, Array]]:
         """Batch and scalars of a step: the task's, or of a recorded run those that it stored."""
-        if not self.task.recorded:
+        if not self.task.recorded:  # then the log need not hold the step
             return self.task.batch(step), self.task.scalars(step)
-        record, (_, *roles) = self.record(step), GROUPS
-        batch, scalars = (
-            {n: stored_input(self.task, self.run.store, step, record, role, n) for n in record.group(role)}
-            for role in roles
-        )
-        return batch, scalars
+        return stored_inputs(self.task, self.run.store, step, self.record(step))
 
     def state_before(self, step: int) -> dict[str, Array]:
         """The state before a step, computed from the checkpoint that opens its interval."""
