@@ -54,6 +54,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
         descent = api.pinpoint(args.against, found.run, os.path.join(args.out, "task"), backend=args.backend)
         console.say(str(descent))
         result["pinpoint"] = descent.to_json()
-        code = max(code, descent.exit_code) if code != 3 else descent.exit_code or 3
+        code = descent.exit_code or code
     console.result(result)
     return code

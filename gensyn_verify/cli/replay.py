@@ -99,10 +99,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
         how["policy"] = read_policy(args.policy)
     if args.trust_code is not None and args.backend != "cpu":
         raise MalformedError(f"--trust-code is what replays: leave out --backend {args.backend}")
-    if args.trust_code is not None and args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
     prints = redirect_stdout(sys.stderr) if args.trust_code else nullcontext()  # stdout is for results
     with prints, console.progress("replaying", 0) as advance:
         report = api.replay(

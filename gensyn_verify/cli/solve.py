@@ -68,7 +68,7 @@ def apply_machine_arguments(args: argparse.Namespace) -> None:
         cpu.select_isa(args.isa)
     if args.threads:
         _native.set_threads(args.threads)
-        if args.backend.startswith("vendor"):
+        if args.backend.startswith("vendor") or getattr(args, "trust_code", None):  # PyTorch executes
             import torch
 
             torch.set_num_threads(args.threads)
@@ -133,10 +133,6 @@ def _again(args: argparse.Namespace, console: Console) -> int:
     if args.claim is not None or run.task is None:
         raise MalformedError(f"{args.task} is a run: only its steps can be executed again, if it was recorded")
     how = args.backend if args.trust_code is None else api.trusted(args.trust_code, run.task)
-    if args.trust_code and args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
     return _show(solve_again(run, args.out, identity=_identity(args), backend=how), {}, console)
 
 

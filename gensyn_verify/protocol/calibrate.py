@@ -35,7 +35,7 @@ from gensyn_verify.backends.arrays import Array
 from gensyn_verify.errors import BackendError, BundleError, MalformedError
 from gensyn_verify.program.types import Dtype
 from gensyn_verify.protocol.distance import difference
-from gensyn_verify.protocol.policy import BIT, RATE, SHARE, Policy, Thresholds
+from gensyn_verify.protocol.policy import BIT, DECIDING, RATE, SHARE, Policy, Thresholds
 from gensyn_verify.protocol.replay import measure
 from gensyn_verify.protocol.roots import constants
 from gensyn_verify.protocol.run import Run, open_run
@@ -44,7 +44,6 @@ from gensyn_verify.protocol.task import Task, open_task, write_task
 from gensyn_verify.protocol.threshold import Deviation, Drift
 
 NOISES = (19, 15, 11, 8, 5)  # tried in this order: binary32, then kernels of ever lower precision
-NORMS = ("l2", "linf")
 PROBES = 3
 LEAST_SHARE = -6.0  # bits
 UNDECIDED = 1e-2  # of honest intervals, at the accept thresholds
@@ -177,7 +176,7 @@ def calibrate(
         finals = [run.checkpoint() for run in seen.runs[:seeds]]
         calibration = _derive(seen, [way.name for way in ways], rate, _apart(task, finals))
     policy = _policy(task, calibration, samples, largest)
-    return with_policy(task, out, policy), calibration
+    return varied(task, out, task.steps, seed, 0, policy), calibration
 
 
 def calibrate_run(
@@ -257,9 +256,7 @@ def _observe(
     seen = _Seen(NOISES[0] if noise is None else noise, probes, seed, backend)
     for done, (way, solved, task) in enumerate(jobs):
         seen.runs.append(open_run(solve_as(solved, way, folder / f"run{done}"), task))
-        if noise is None and done == 0:
-            seen.noise = _noise(seen)
-        deviations, drift = seen.measure(done)
+        deviations, drift = _least_noise(seen) if noise is None and done == 0 else seen.measure(done)
         seen.deviations.append(deviations)
         seen.drifts.append(drift)
         if progress is not None:
@@ -267,25 +264,10 @@ def _observe(
     return seen
 
 
-def with_policy(task: Task, path: str | os.PathLike[str], policy: Policy) -> Task:
-    """A copy of the task at `path` under another policy; a task of its own, with a digest of its own."""
-    return write_task(
-        path,
-        task.program,
-        task.initial_state(),
-        data=task.group("data"),
-        schedule=task.group("schedule"),
-        sampler=task.sampler,
-        steps=task.steps,
-        interval=task.interval,
-        policy=policy,
-    )
-
-
 def varied(
     task: Task, path: str | os.PathLike[str], steps: int, seed: int, number: int, policy: Policy | None = None
 ) -> Task:
-    """The first `steps` steps of the task; for `number` > 0 from shuffled parameters and in another order."""
+    """The first `steps` steps under `policy`; for `number` > 0 from shuffled parameters and in another order."""
     state, sampler = task.initial_state(), task.sampler
     assert sampler is not None
     if number:
@@ -318,12 +300,12 @@ def solve_as(task: str, way: Variation, out: Path) -> str:
     return str(out)
 
 
-def _noise(seen: _Seen) -> int:
-    """The least noise whose probes go about as far as these honest kernels do in the first run."""
+def _least_noise(seen: _Seen) -> tuple[list[Deviation], Drift]:
+    """Set the least noise whose probes go about as far as these honest kernels in the first run; what they measure."""
     for seen.noise in NOISES:
-        deviations, _ = seen.measure(0)
+        deviations, drift = seen.measure(0)
         if float(np.median([d.worst("l2")[0] for d in deviations])) <= 0.5:
-            return seen.noise
+            return deviations, drift
     raise MalformedError(
         f"these kernels go farther from a replay than probes of 2^-{NOISES[-1]} do: they do not compute this program"
     )
@@ -351,7 +333,7 @@ def _derive(seen: _Seen, ways: Sequence[str], rate: float, reference: float) -> 
         raise MalformedError(
             f"honest kernels disagree in {unequal[0]!r}, which is no float: it cannot have a threshold"
         )
-    excess = {norm: [d.worst(norm)[0] for d in found] for norm in NORMS}
+    excess = {norm: [d.worst(norm)[0] for d in found] for norm in DECIDING}
     worst = max(d.resolution for d in found)
     middle = float(np.median([d.resolution for d in found]))
     if middle > BLIND:
@@ -391,7 +373,7 @@ def _share(found: Sequence[Deviation], limits: Mapping[str, float]) -> float:
     An honest tensor beyond the reject limit met a switch that no probe did; how much that moves it is a matter of the
     model, and far less than an update.
     """
-    beyond = [t.share(n) for d in found for t in d.tensors.values() for n in NORMS if t.excess(n) > limits[n]]
+    beyond = [t.share(n) for d in found for t in d.tensors.values() for n in DECIDING if t.excess(n) > limits[n]]
     return max([LEAST_SHARE, *(share + 2.0 for share in beyond if math.isfinite(share))])
 
 

@@ -6,7 +6,7 @@ import math
 from html import escape
 
 from gensyn_verify.errors import MalformedError
-from gensyn_verify.protocol.policy import BIT, Thresholds
+from gensyn_verify.protocol.policy import BIT, DECIDING, Thresholds
 from gensyn_verify.protocol.report import Report
 from gensyn_verify.protocol.threshold import Deviation, Outcome
 
@@ -24,7 +24,7 @@ def draw(report: Report) -> str:
         _text(LEFT, 26, f"{report.verdict.value}: {report.steps} steps, {len(report.deviations)} intervals", size=15)
     ]
     top = TOP
-    for norm in ("l2", "linf"):
+    for norm in DECIDING:
         values = [(d, d.worst(norm)[0]) for d in report.deviations]
         limits = {name: getattr(thresholds, f"{name}_{norm}") / BIT for name in ("accept", "reject")}
         parts += _panel(report, thresholds, f"excess {norm} over the farthest probe, bits", values, limits, top)

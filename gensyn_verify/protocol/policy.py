@@ -23,6 +23,7 @@ BIT = 1024  # thresholds in bits are integers in units of 1 / BIT
 RATE = 10**9  # probabilities in units of 1 / RATE
 SHARE = 1 << 20  # cosines in units of 1 / SHARE
 MODES = ("exact", "threshold")
+DECIDING = ("l2", "linf")  # the norms that have thresholds
 
 
 def _field(low: int, high: int) -> Any:
@@ -73,7 +74,7 @@ class Thresholds:
             value = getattr(self, field.name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise MalformedError(f"policy: threshold {field.name} is {value!r}; expected {low} to {high}")
-        for norm in ("l2", "linf"):
+        for norm in DECIDING:
             accept, reject = getattr(self, f"accept_{norm}"), getattr(self, f"reject_{norm}")
             if accept > reject:
                 raise MalformedError(f"policy: accept_{norm} is {accept}, above reject_{norm}, {reject}")

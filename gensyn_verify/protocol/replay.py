@@ -96,7 +96,6 @@ def measure(
 ) -> tuple[list[Deviation], Drift]:
     """Every interval of an honest run against its replay, without any thresholds: what `calibrate` learns from.
 
-
     Raises BundleError where the run is not whole or not of its task.
     """
     assert run.task is not None
@@ -398,11 +397,12 @@ class _Audit:
         return deviation
 
     def check_scalars(self) -> None:
-        """The scalars of all steps against the task's schedule: this needs no replay."""
+        """The scalars of all steps against the task's schedule, if it has one: this needs no replay."""
+        if self.task.recorded:
+            return
         for n in range(self.intervals):
             for step, record in enumerate(self._segment(n).steps, n * self.task.interval):
-                if not self.task.recorded:
-                    self._compare("scalar", n, step, roots_of(self.task.scalars(step)), record.scalar)
+                self._compare("scalar", n, step, roots_of(self.task.scalars(step)), record.scalar)
 
     def _segment(self, n: int) -> Segment:
         """The step log that `read_log` saw, read again: keeping all of them would take memory by the run's length."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from gensyn_verify.protocol.distance import NORMS
-from gensyn_verify.protocol.policy import Thresholds
+from gensyn_verify.protocol.policy import DECIDING, Thresholds
 from gensyn_verify.protocol.threshold import Deviation, Statistic
 
 
@@ -144,7 +144,7 @@ def _deviation(d: Deviation) -> dict[str, Any]:
     out["tensors"] = {
         name: {
             **{norm: getattr(t.found, norm) for norm in NORMS},
-            **{f"excess_{norm}": t.excess(norm) for norm in ("l2", "linf")},
+            **{f"excess_{norm}": t.excess(norm) for norm in DECIDING},
             "update": t.update.l2,
             "cosine": t.cosine,
         }

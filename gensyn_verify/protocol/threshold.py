@@ -28,7 +28,7 @@ from gensyn_verify.commit import keccak256
 from gensyn_verify.program.program import Program
 from gensyn_verify.program.types import Dtype
 from gensyn_verify.protocol.distance import Norms, cosine, difference, float_types, ulps
-from gensyn_verify.protocol.policy import BIT, SHARE, Thresholds
+from gensyn_verify.protocol.policy import BIT, DECIDING, SHARE, Thresholds
 from gensyn_verify.protocol.roots import constants
 
 State = Mapping[str, Array]
@@ -158,7 +158,7 @@ class Deviation:
         if resolution.outcome is not Outcome.ACCEPT:
             return (resolution,)
         out = [resolution]
-        for norm in ("l2", "linf"):
+        for norm in DECIDING:
             accept, reject = getattr(t, f"accept_{norm}") / BIT, getattr(t, f"reject_{norm}") / BIT
             each = [
                 Statistic(
