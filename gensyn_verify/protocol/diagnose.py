@@ -8,6 +8,7 @@ import numpy as np
 
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array, widen
+from gensyn_verify.backends.names import VendorName, parse
 from gensyn_verify.program.program import SKIPPED, Program
 from gensyn_verify.program.types import Dtype, TensorType
 
@@ -30,22 +31,15 @@ def non_finite(metrics: Mapping[str, Array], program: Program) -> str:
 
 
 class Inspector:
-    """An executor that keeps every value of its last step and can say what made an output bad."""
+    """An executor that keeps every value of its last step and can say what made an output bad.
+
+    It runs on `backend`, whose bits it must have: a step is looked at as it was taken, and what vendor kernels overflow
+    on, the reproducible ones may not.
+    """
 
     def __init__(self, program: Program, backend: str) -> None:
         self.program = program
-        if backend == "cpu":
-            from gensyn_verify.backends import cpu
-
-            kept = cpu.Executor(program, keep=True)
-            self._executor: backends.Executor = kept
-            self._value: Callable[[int], Array] = kept.value
-        else:
-            from gensyn_verify.backends import reference
-
-            plain = reference.Executor(program)
-            self._executor = plain
-            self._value = lambda v: plain.values[v]
+        self._executor, self._value = _keeping(program, backend)
         self._inputs: list[Array] = []
 
     def load(self, state: Mapping[str, Array]) -> None:
@@ -108,6 +102,23 @@ class Inspector:
     def _nan(self, v: int) -> bool:
         array = self._array(v)
         return array is not None and bool(np.isnan(array).any())
+
+
+def _keeping(program: Program, backend: str) -> tuple[backends.Executor, Callable[[int], Array]]:
+    """An executor on `backend` that keeps what it computes, and how to read a value of its last step."""
+    name = parse(backend)
+    if isinstance(name, VendorName):
+        vendor = backends.vendor_package().Executor(program, name, keep=True)
+        return vendor, vendor.value
+    if name == "cpu":
+        from gensyn_verify.backends import cpu
+
+        native = cpu.Executor(program, keep=True)
+        return native, native.value
+    from gensyn_verify.backends import reference
+
+    plain = reference.Executor(program)
+    return plain, lambda v: plain.values[v]
 
 
 def _producer(program: Program, v: int) -> int:

@@ -10,6 +10,7 @@ from gensyn_verify.backends.arrays import Array
 from gensyn_verify.errors import BundleError, NonFiniteError
 from gensyn_verify.protocol.diagnose import Inspector, non_finite
 from gensyn_verify.protocol.identity import Identity
+from gensyn_verify.protocol.roots import roots_of
 from gensyn_verify.protocol.run import Run, RunWriter, environment, step_inputs
 from gensyn_verify.protocol.task import Task, open_task
 
@@ -104,16 +105,19 @@ def stop(writer: RunWriter, backend: str, metric: str, inputs: Inputs) -> NonFin
     """Keep the steps that are good, and the error that says where the bad value of step `writer.steps` comes from.
 
     The executor's state is spoilt, so the steps since the last checkpoint run again, the same bits until the bad one,
-    with every value kept: the fault may have entered the state some steps before a metric shows it.
+    with every value kept: the fault may have entered the state some steps before a metric shows it. Kernels that do not
+    repeat their bits (sums by atomics on a GPU) have lost those steps: no state of theirs is stored under other roots.
     """
     inspector = Inspector(writer.task.program, backend)
     inspector.load(writer.saved_state())
     step, cause = writer.steps, ""
     for s in range(writer.saved_steps, step + 1):
-        if s == step:
+        if s == step and roots_of(inspector.state()) == writer.last_roots:
             writer.close_interval(inspector.state())
         inspector.step(*inputs(s))
         if not cause and (fault := inspector.fault()):
             cause = f"at step {s} {fault}"
-    kept = f"The run is kept up to step {step - 1}" if step else "Nothing was trained"
+    saved = writer.saved_steps
+    kept = f"The run is kept up to step {saved - 1}" if saved else "Nothing is kept" if step else "Nothing was trained"
+    cause = cause or f"taken again on {backend} it is finite"
     return NonFiniteError(f"metric {metric!r} is not finite at step {step}; {cause}. {kept}")

@@ -13,7 +13,7 @@ from bundles import INTERVAL, SALT, SOLVER, STEPS, dataset, linear_task
 
 from gensyn_verify.errors import BundleError, MalformedError, NonFiniteError
 from gensyn_verify.program.keccak import keccak256
-from gensyn_verify.protocol import folder
+from gensyn_verify.protocol import diagnose, folder
 from gensyn_verify.protocol.identity import Identity, signer
 from gensyn_verify.protocol.replay import replay
 from gensyn_verify.protocol.report import Verdict
@@ -235,6 +235,37 @@ def test_exploding_run_stops_keeps_the_good_steps_and_names_the_node(tmp_path: P
         solve(task, tmp_path / "run", backend=backend)
     assert str(again.value) == message
     assert open_run(tmp_path / "run").steps_done == bad
+
+
+def test_a_vendor_run_that_stops_is_looked_at_on_its_own_kernels(tmp_path: Path) -> None:
+    """The steps since the last checkpoint run again on the kernels that took them: other bits would spoil the run."""
+    pytest.importorskip("torch")
+    lr = np.full(STEPS, 0.002, np.float32)
+    bad = 2 * INTERVAL + 4
+    lr[bad - 1] = 1e25
+    task = linear_task(tmp_path / "task", lr=lr)
+    words = f"at step {bad} metric 'loss' becomes an infinity: node .* up to step {bad - 1}$"
+    with pytest.raises(NonFiniteError, match=words):
+        solve(task, tmp_path / "run", backend="vendor")
+    run = open_run(tmp_path / "run", task)
+    assert run.steps_done == bad
+    assert replay(run, samples=0, largest=0).findings == ()  # checkpoints are what the log names
+
+
+def test_kernels_that_do_not_repeat_their_bits_lose_the_steps_since_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    keeping = diagnose._keeping
+    monkeypatch.setattr(diagnose, "_keeping", lambda program, backend: keeping(program, "reference"))  # other bits
+    lr = np.full(STEPS, 0.002, np.float32)
+    lr[2 * INTERVAL + 3] = 1e25
+    task = linear_task(tmp_path / "task", lr=lr)
+    with pytest.raises(NonFiniteError, match=f"The run is kept up to step {2 * INTERVAL - 1}"):
+        solve(task, tmp_path / "run", backend="vendor")
+    run = open_run(tmp_path / "run", task)
+    assert run.steps_done == 2 * INTERVAL
+    assert replay(run, samples=0, largest=0).findings == ()
 
 
 def test_fault_that_enters_the_state_first_is_traced_to_its_step(tmp_path: Path) -> None:
