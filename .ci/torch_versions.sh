@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Two versions of PyTorch capture the same models: every model of tests/models, by the one that is installed and by
 # another in an environment of its own. Equal program digests mean that a capture does not depend on the version; the
-# bundles of either must solve, with the same commitment, beside either.
+# bundles of either must solve, with the same commitment, beside either. And the other one is a variation of a calibration.
 #
 #     .ci/torch_versions.sh [PYTHON] [TORCH]     PYTHON (default .venv/bin/python) has gensyn_verify[dev]; TORCH: 2.9.1
 #
@@ -18,7 +18,7 @@ if [[ ! -e $build/.complete ]]; then
     echo "installing torch $version into $build; the first time this takes some minutes"
     "$python" -m venv --clear "$build/venv"
     "$other" -m pip --disable-pip-version-check install --quiet "torch==$version"
-    "$python" -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+    "$python" -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
         >"$("$other" -c "import sysconfig; print(sysconfig.get_path('purelib'))")/zz_base.pth"
     touch "$build/.complete"
 fi
@@ -33,6 +33,8 @@ for bundles in this other; do
     done
 done >"$build/runs"
 rm -rf "$build/this" "$build/other"
+
+GENSYN_VERIFY_OTHER_PYTHON=$other "$python" -m pytest -q tests/protocol/test_calibrate.py -k another_pytorch
 
 "$python" - "$build" "$("$python" -c 'import torch; print(torch.__version__)')" "$("$other" -c 'import torch; print(torch.__version__)')" <<'PYTHON'
 import json, pathlib, sys

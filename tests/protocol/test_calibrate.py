@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import gensyn_verify as gv
 from gensyn_verify.cli import main
 from gensyn_verify.errors import BackendError, BundleError, MalformedError
-from gensyn_verify.protocol.calibrate import Variation, calibrate, chi_square, tail, variations
+from gensyn_verify.protocol.calibrate import Variation, calibrate, chi_square, solve_as, tail, variations, varied
 from gensyn_verify.protocol.policy import BIT, RATE
 from gensyn_verify.protocol.report import Verdict
 from gensyn_verify.protocol.task import Task
@@ -101,6 +102,27 @@ def test_a_task_for_bf16_gets_coarser_probes(tmp_path: Path) -> None:
     )
     assert 5 <= found.thresholds.noise < 15
     run = gv.solve(task, tmp_path / "run", backend="vendor:cpu:bf16")
+    assert gv.replay(run, everything=True).verdict is Verdict.ACCEPT
+
+
+OTHER = os.environ.get("GENSYN_VERIFY_OTHER_PYTHON", "")
+
+
+@pytest.mark.skipif(not OTHER, reason="GENSYN_VERIFY_OTHER_PYTHON names no Python with another PyTorch")
+def test_another_pytorch_is_one_more_variation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Calibrated beside it; then a run of its own, from another seed than those, is accepted."""
+    mlp_task(tmp_path / "task")
+    out = tmp_path / "out"
+    options = ["--python", OTHER, "--seeds", "1", "--rate", "1e-3", "--json", "--quiet"]
+    assert main(["calibrate", str(tmp_path / "task"), "--out", str(out), *options]) == 0
+    described = json.loads(capsys.readouterr().out)
+    way = variations(pythons=[OTHER])[-1]
+    assert described["variations"] == [w.name for w in (*variations(), way)]
+    assert described["policy"]["thresholds"]["replays"] == 5 * len(described["variations"])
+    task = gv.open_task(out)
+    seeded = varied(task, tmp_path / "seeded", task.steps, 0, 100, task.policy)
+    run = gv.open_run(solve_as(str(tmp_path / "seeded"), way, tmp_path / "run"), seeded)
+    assert run.header.environment["torch"] != torch.__version__
     assert gv.replay(run, everything=True).verdict is Verdict.ACCEPT
 
 
