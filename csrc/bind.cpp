@@ -172,6 +172,87 @@ void bind_executor(py::module_& m) {
           "For tests: programs planned from now on have regions of at least so many elements, in blocks of so many.");
 }
 
+// A plan as data for gensyn_verify/backends/device/plan.py: a tuple a call, its kind first.
+struct Told : gv::PlanWriter {
+    using Ints = std::vector<int64_t>;
+    py::list calls;
+
+    static py::tuple ints(const Ints& values) { return py::tuple(py::cast(values)); }
+    static py::tuple views(const std::vector<gv::View>& all) {
+        py::list out;
+        for (const gv::View& v : all) out.append(py::make_tuple(v.offset, int(v.dtype), ints(v.strides)));
+        return py::tuple(out);
+    }
+    template <class... Args>
+    void call(const char* kind, const Args&... args) {
+        calls.append(py::make_tuple(kind, args...));
+    }
+
+    int scalar_program(const gv::ScalarProgram&) override { return 0; }
+    void map(int program, Ints shape, std::vector<gv::View> inputs, std::vector<gv::View> outputs) override {
+        call("map", program, ints(shape), views(inputs), views(outputs));
+    }
+    void scan(int program, Ints shape, const std::vector<gv::View>& inputs,
+              const std::vector<gv::View>& outputs) override {
+        call("scan", program, ints(shape), views(inputs), views(outputs));
+    }
+    void dot(const gv::DotArgs& d, int64_t a, int64_t b, int64_t c) override {
+        call("dot", d.batch, d.m, d.n, d.k, a, b, c, d.a_batch_stride, d.b_batch_stride, int(d.a_dtype), int(d.b_dtype),
+             int(d.c_dtype), d.transpose_a, d.transpose_b);
+    }
+    void reduce(gv::Reduction op, Ints kept_shape, Ints kept_strides, Ints reduced_shape, Ints reduced_strides,
+                int64_t x, gv::Dtype x_dtype, int64_t y, gv::Dtype y_dtype) override {
+        call("reduce", int(op), ints(kept_shape), ints(kept_strides), ints(reduced_shape), ints(reduced_strides), x,
+             int(x_dtype), y, int(y_dtype));
+    }
+    void copy(int size, Ints shape, Ints source_strides, Ints target_strides, int64_t source, int64_t target) override {
+        call("copy", size, ints(shape), ints(source_strides), ints(target_strides), source, target);
+    }
+    void fill(int size, uint32_t bits, int64_t count, int64_t target) override {
+        call("fill", size, bits, count, target);
+    }
+    void gather(int64_t data, int64_t index, int64_t out, int64_t rows, int64_t row, int64_t count,
+                gv::Dtype dtype) override {
+        call("gather", data, index, out, rows, row, count, int(dtype));
+    }
+    void scatter_add(int64_t source, int64_t index, int64_t out, int64_t rows, int64_t row, int64_t count,
+                     gv::Dtype source_dtype, gv::Dtype out_dtype) override {
+        call("scatter_add", source, index, out, rows, row, count, int(source_dtype), int(out_dtype));
+    }
+    void random(int64_t seed, int64_t step, uint32_t stream, int64_t count, int64_t out) override {
+        call("random", seed, step, stream, count, out);
+    }
+    void sort(int64_t x, gv::Dtype dtype, int64_t out, int64_t rows, int64_t row) override {
+        call("sort", x, int(dtype), out, rows, row);
+    }
+    void begin_region(int64_t, int64_t, int64_t, std::vector<gv::PrivateValue>, std::vector<gv::Stream>) override {}
+    void end_region() override {}
+};
+
+void bind_device_plan(py::module_& m) {
+    m.def(
+        "device_plan",
+        [](const py::buffer& program, bool keep) {
+            Bytes bytes(program);
+            gv::ExecutorOptions options;
+            options.keep = keep, options.fuse = false, options.memory_limit = INT64_MAX;
+            const gv::PlannedProgram planned(gv::decode_program(bytes.data(), bytes.size()), options);
+            const auto places = [](const std::vector<gv::Place>& all) {
+                py::list out;
+                for (const gv::Place& p : all)
+                    out.append(py::make_tuple(p.byte_offset(), int(p.type.dtype), Told::ints(p.type.shape),
+                                              Told::ints(p.strides)));
+                return out;
+            };
+            Told told;
+            planned.write(told);
+            return py::make_tuple(planned.arena_bytes(), told.calls, places(planned.places()), places(planned.states()),
+                                  places(planned.metrics()));
+        },
+        py::arg("program"), py::arg("keep"),
+        "Where a program's values lie in an arena and the calls of a step: (bytes, calls, values, states, metrics).");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -180,4 +261,5 @@ PYBIND11_MODULE(_native, m) {
     bind_hashes(m);
     bind_program(m);
     bind_executor(m);
+    bind_device_plan(m);
 }

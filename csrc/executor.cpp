@@ -36,7 +36,7 @@ bool reads_any_strides(const Op& op) {
 
 View as_view(const Place& place) { return {place.byte_offset(), place.type.dtype, place.strides}; }
 
-void write_copy(Plan& plan, const Place& from, const Place& to) {
+void write_copy(PlanWriter& plan, const Place& from, const Place& to) {
     if (from.type.elements())
         plan.copy(dtype_size(from.type.dtype), from.type.shape, from.strides, to.strides, from.byte_offset(),
                   to.byte_offset());
@@ -47,7 +47,7 @@ void write_copy(Plan& plan, const Place& from, const Place& to) {
 class Planner {
   public:
     Planner(const Program& program, const ExecutorOptions& options);
-    void write(Plan& plan) const;
+    void write(PlanWriter& plan) const;
 
     int64_t arena_bytes = 0;
     std::vector<Place> places;       // of every value
@@ -87,19 +87,19 @@ class Planner {
     bool usable(const Op& op, uint32_t v) const;
     const Place& input(const Node& node, size_t i) const;
 
-    void write_node(Plan& plan, size_t n) const;
-    void call(Plan& plan, const Node& node, const Map& op) const;
-    void call(Plan& plan, const Node& node, const Dot& op) const;
-    void call(Plan& plan, const Node& node, const Reduce& op) const;
-    void call(Plan& plan, const Node& node, const Gather& op) const;
-    void call(Plan& plan, const Node& node, const ScatterAdd& op) const;
-    void call(Plan& plan, const Node& node, const Random& op) const;
-    void call(Plan& plan, const Node& node, const Sort& op) const;
-    void call(Plan& plan, const Node& node, const Scan& op) const;
-    void call(Plan& plan, const Node& node, const Pad& op) const;
-    void call(Plan& plan, const Node& node, const Concat& op) const;
+    void write_node(PlanWriter& plan, size_t n) const;
+    void call(PlanWriter& plan, const Node& node, const Map& op) const;
+    void call(PlanWriter& plan, const Node& node, const Dot& op) const;
+    void call(PlanWriter& plan, const Node& node, const Reduce& op) const;
+    void call(PlanWriter& plan, const Node& node, const Gather& op) const;
+    void call(PlanWriter& plan, const Node& node, const ScatterAdd& op) const;
+    void call(PlanWriter& plan, const Node& node, const Random& op) const;
+    void call(PlanWriter& plan, const Node& node, const Sort& op) const;
+    void call(PlanWriter& plan, const Node& node, const Scan& op) const;
+    void call(PlanWriter& plan, const Node& node, const Pad& op) const;
+    void call(PlanWriter& plan, const Node& node, const Concat& op) const;
     template <class Layout>
-    void call(Plan& plan, const Node& node, const Layout& op) const;
+    void call(PlanWriter& plan, const Node& node, const Layout& op) const;
 
     const Program& p_;
     const bool keep_;
@@ -340,7 +340,7 @@ void Planner::assign_scratch(const Region& region, Private& part) {
 
 // ---- second pass
 
-void Planner::write(Plan& plan) const {
+void Planner::write(PlanWriter& plan) const {
     for (const ScalarProgram& s : p_.scalar_programs) plan.scalar_program(s);
     for (size_t s = 0; keep_ && s < next_states.size(); s++) write_copy(plan, next_states[s], places[s]);
     for (size_t n = 0; n < end(); n++) {
@@ -364,7 +364,7 @@ void Planner::write(Plan& plan) const {
     for (const Staged& copy : state_copies_) write_copy(plan, copy.staged ? copy.staging : copy.from, copy.to);
 }
 
-void Planner::write_node(Plan& plan, size_t n) const {
+void Planner::write_node(PlanWriter& plan, size_t n) const {
     const Node& node = p_.nodes[n];
     if (is_view_[n] || p_.types[node.first].elements() == 0) return;
     std::visit([&](const auto& op) { call(plan, node, op); }, node.op);
@@ -375,14 +375,14 @@ const Place& Planner::input(const Node& node, size_t i) const {
     return usable(node.op, v) ? places[v] : contiguous_.at(v);
 }
 
-void Planner::call(Plan& plan, const Node& node, const Map& op) const {
+void Planner::call(PlanWriter& plan, const Node& node, const Map& op) const {
     std::vector<View> inputs, outputs;
     for (uint32_t v : node.inputs) inputs.push_back(as_view(broadcast(places[v], op.shape)));
     for (uint32_t v = node.first; v < node.first + node.count; v++) outputs.push_back(as_view(places[v]));
     plan.map(int(op.program), op.shape, std::move(inputs), std::move(outputs));
 }
 
-void Planner::call(Plan& plan, const Node& node, const Dot& op) const {
+void Planner::call(PlanWriter& plan, const Node& node, const Dot& op) const {
     const Place &a = input(node, 0), &b = input(node, 1), &out = places[node.first];
     const auto last = [](const Place& p, size_t i) { return p.type.shape[p.type.shape.size() - i]; };
     const auto batch_stride = [&](const Place& p) { return p.type.shape.size() == 2 ? 0 : last(p, 1) * last(p, 2); };
@@ -396,7 +396,7 @@ void Planner::call(Plan& plan, const Node& node, const Dot& op) const {
     plan.dot(args, a.byte_offset(), b.byte_offset(), out.byte_offset());
 }
 
-void Planner::call(Plan& plan, const Node& node, const Reduce& op) const {
+void Planner::call(PlanWriter& plan, const Node& node, const Reduce& op) const {
     const Place &x = places[node.inputs[0]], &out = places[node.first];
     Ints shapes[2], strides[2];  // kept axes, reduced axes
     for (size_t axis = 0; axis < x.strides.size(); axis++) {
@@ -408,32 +408,32 @@ void Planner::call(Plan& plan, const Node& node, const Reduce& op) const {
                 std::move(strides[1]), x.byte_offset(), x.type.dtype, out.byte_offset(), out.type.dtype);
 }
 
-void Planner::call(Plan& plan, const Node& node, const Gather&) const {
+void Planner::call(PlanWriter& plan, const Node& node, const Gather&) const {
     const Place &data = input(node, 0), &index = input(node, 1), &out = places[node.first];
     const int64_t count = index.type.elements();
     plan.gather(data.byte_offset(), index.byte_offset(), out.byte_offset(), data.type.shape[0],
                 out.type.elements() / count, count, data.type.dtype);
 }
 
-void Planner::call(Plan& plan, const Node& node, const ScatterAdd& op) const {
+void Planner::call(PlanWriter& plan, const Node& node, const ScatterAdd& op) const {
     const Place &source = input(node, 0), &index = input(node, 1), &out = places[node.first];
     plan.scatter_add(source.byte_offset(), index.byte_offset(), out.byte_offset(), op.rows,
                      out.type.elements() / op.rows, index.type.elements(), source.type.dtype, out.type.dtype);
 }
 
-void Planner::call(Plan& plan, const Node& node, const Random& op) const {
+void Planner::call(PlanWriter& plan, const Node& node, const Random& op) const {
     const Place& out = places[node.first];
     plan.random(input(node, 0).byte_offset(), input(node, 1).byte_offset(), uint32_t(op.stream), out.type.elements(),
                 out.byte_offset());
 }
 
-void Planner::call(Plan& plan, const Node& node, const Sort&) const {
+void Planner::call(PlanWriter& plan, const Node& node, const Sort&) const {
     const Place &x = input(node, 0), &out = places[node.first];
     const int64_t row = x.type.shape.back();
     plan.sort(x.byte_offset(), x.type.dtype, out.byte_offset(), x.type.elements() / row, row);
 }
 
-void Planner::call(Plan& plan, const Node& node, const Scan& op) const {
+void Planner::call(PlanWriter& plan, const Node& node, const Scan& op) const {
     const Ints step(op.shape.begin() + 1, op.shape.end());
     std::vector<View> inputs, outputs;
     for (size_t i = 0; i < node.inputs.size(); i++)
@@ -442,7 +442,7 @@ void Planner::call(Plan& plan, const Node& node, const Scan& op) const {
     plan.scan(int(op.program), op.shape, inputs, outputs);
 }
 
-void Planner::call(Plan& plan, const Node& node, const Pad& op) const {
+void Planner::call(PlanWriter& plan, const Node& node, const Pad& op) const {
     const Place &x = places[node.inputs[0]], &out = places[node.first];
     plan.fill(dtype_size(out.type.dtype), uint32_t(op.fill), out.type.elements(), out.byte_offset());
     Place inside{out.root, x.type, out.start, {}};
@@ -454,7 +454,7 @@ void Planner::call(Plan& plan, const Node& node, const Pad& op) const {
     write_copy(plan, x, inside);
 }
 
-void Planner::call(Plan& plan, const Node& node, const Concat& op) const {
+void Planner::call(PlanWriter& plan, const Node& node, const Concat& op) const {
     const Place& out = places[node.first];
     int64_t start = 0;
     for (uint32_t v : node.inputs) {
@@ -466,28 +466,34 @@ void Planner::call(Plan& plan, const Node& node, const Concat& op) const {
 
 // A reshape of something that is not contiguous; every other layout is a view.
 template <class Layout>
-void Planner::call(Plan& plan, const Node& node, const Layout&) const {
+void Planner::call(PlanWriter& plan, const Node& node, const Layout&) const {
     const Place &x = places[node.inputs[0]], &out = places[node.first];
     write_copy(plan, x, {out.root, x.type, 0, row_major(x.type.shape)});
 }
 
 // ----
 
-Executor::Executor(Program program, const ExecutorOptions& options)
-    : keeps_(options.keep), program_(std::move(program)), planner_(std::make_unique<Planner>(program_, options)) {
+PlannedProgram::PlannedProgram(Program program, const ExecutorOptions& options)
+    : program_(std::move(program)), planner_(std::make_unique<Planner>(program_, options)) {
     const int64_t limit = options.memory_limit < 0 ? physical_memory() / 10 * 9 : options.memory_limit;
     if (planner_->arena_bytes > limit)
         throw Refusal("the program needs " + std::to_string(planner_->arena_bytes) + " bytes of memory; the limit is " +
                           std::to_string(limit),
                       true);
-    plan_ = std::make_unique<Plan>(planner_->arena_bytes);
-    planner_->write(*plan_);
-    places_ = planner_->places;
-    states_ = planner_->next_states;
-    metrics_ = planner_->metrics;
-    n_regions_ = planner_->regions.size();
 }
 
-Executor::~Executor() = default;
+PlannedProgram::~PlannedProgram() = default;
+
+int64_t PlannedProgram::arena_bytes() const { return planner_->arena_bytes; }
+size_t PlannedProgram::regions() const { return planner_->regions.size(); }
+const std::vector<Place>& PlannedProgram::places() const { return planner_->places; }
+const std::vector<Place>& PlannedProgram::states() const { return planner_->next_states; }
+const std::vector<Place>& PlannedProgram::metrics() const { return planner_->metrics; }
+void PlannedProgram::write(PlanWriter& plan) const { planner_->write(plan); }
+
+Executor::Executor(Program program, const ExecutorOptions& options)
+    : keeps_(options.keep), planned_(std::move(program), options), plan_(planned_.arena_bytes()) {
+    planned_.write(plan_);
+}
 
 }  // namespace gv

@@ -1,0 +1,149 @@
+"""Chains of maps as one map: what one hands to the next stays in a register.
+
+A program becomes a program with the same inputs, outputs and bits. A map joins the group of maps of its shape whose
+values it reads unbroadcast; a group ends where another node reads one of its values. Values in narrow storage are
+rounded when stored, so groups end there too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from gensyn_verify.program import ops
+from gensyn_verify.program.program import Node, Output, Program
+from gensyn_verify.program.scalar import (
+    MAX_INPUTS,
+    MAX_INSTRUCTIONS,
+    MAX_OUTPUTS,
+    Constant,
+    Instruction,
+    ScalarProgram,
+)
+from gensyn_verify.program.types import Reg
+
+
+@dataclass
+class _Group:
+    """Maps of one shape, by node number, in order."""
+
+    shape: tuple[int, ...]
+    members: list[int] = field(default_factory=list)
+
+
+class _Fuser:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.readers: dict[int, set[int]] = defaultdict(set)
+        for n, node in enumerate(program.nodes):
+            for v in node.inputs:
+                self.readers[v].add(n)
+        for o in program.outputs:
+            self.readers[o.value].add(len(program.nodes))  # the world
+        self.group_of: dict[int, _Group] = {}  # value -> the open group that computes it
+        self.scalars: dict[ScalarProgram, int] = {}
+        self.nodes: list[Node] = []
+        self.number = {v: v for v in range(len(program.inputs))}  # old value -> new
+        self.values = len(program.inputs)
+
+    def run(self) -> Program:
+        for n, node in enumerate(self.program.nodes):
+            group = self.joins(n, node) if isinstance(node.op, ops.Map) else None
+            for v in node.inputs:
+                other = self.group_of.get(v)
+                if other is not None and other is not group:
+                    self.close(other)
+            if isinstance(node.op, ops.Map):
+                group = group or _Group(node.op.shape)
+                group.members.append(n)
+                self.group_of.update((v, group) for v in self.outputs(n))
+            else:
+                self.write(node, node.inputs, self.outputs(n))
+        for group in list({id(g): g for g in self.group_of.values()}.values()):
+            self.close(group)
+        outputs = tuple(Output(o.role, o.name, self.number[o.value]) for o in self.program.outputs)
+        return Program(self.program.inputs, tuple(self.scalars), tuple(self.nodes), outputs)
+
+    def outputs(self, n: int) -> range:
+        first = self.program.first_value[n]
+        return range(first, first + len(self.program.nodes[n].types))
+
+    def joins(self, n: int, node: Node) -> _Group | None:
+        """The group that the map can join: of its shape, read from, not read through narrow storage, not full."""
+        assert isinstance(node.op, ops.Map)
+        for v in node.inputs:
+            group = self.group_of.get(v)
+            if group is None or group.shape != node.op.shape:
+                continue
+            inside = [u for u in node.inputs if self.group_of.get(u) is group]
+            types = [self.program.value_types[u] for u in inside]
+            if any(t.dtype.size != 4 and t.dtype.reg is not Reg.boolean for t in types):
+                continue
+            members = [*group.members, n]
+            scalar, inputs, kept = self.combine(members)
+            size = len(scalar.code) + len(scalar.constants) if scalar else MAX_INSTRUCTIONS + 1
+            if size <= MAX_INSTRUCTIONS and len(inputs) <= MAX_INPUTS and len(kept) <= MAX_OUTPUTS:
+                return group
+        return None
+
+    def combine(self, members: list[int]) -> tuple[ScalarProgram | None, list[int], list[int]]:
+        """The members as one scalar program (None if it would be too large), the values it reads, those it writes."""
+        p = self.program
+        inside, own = set(members), {v for n in members for v in self.outputs(n)}
+        inputs = list(dict.fromkeys(v for n in members for v in p.nodes[n].inputs if v not in own))
+        kept = [v for n in members for v in self.outputs(n) if self.readers[v] - inside]
+        programs = [p.scalar_programs[p.nodes[n].op.program] for n in members]  # type: ignore[attr-defined]
+        size = sum(len(s.code) for s in programs)
+        if size > MAX_INSTRUCTIONS or len(inputs) > MAX_INPUTS or not kept or len(kept) > MAX_OUTPUTS:
+            return None, inputs, kept
+        constants = sorted({c for s in programs for c in s.constants}, key=lambda c: (c.reg, c.bits))
+        if size + len(constants) > MAX_INSTRUCTIONS:
+            return None, inputs, kept
+        place: dict[int | Constant, int] = {v: i for i, v in enumerate(inputs)}
+        place.update((c, len(inputs) + i) for i, c in enumerate(constants))
+        code: list[Instruction] = []
+        for n, s in zip(members, programs, strict=True):
+            local = [place[v] for v in p.nodes[n].inputs] + [place[c] for c in s.constants]
+            for i in s.code:
+                code.append(Instruction(i.op, tuple(local[a] for a in i.args)))
+                local.append(len(inputs) + len(constants) + len(code) - 1)
+            place.update(zip(self.outputs(n), (local[o] for o in s.outputs), strict=True))
+        regs = tuple(p.value_types[v].dtype.reg for v in inputs)
+        return ScalarProgram(regs, tuple(constants), tuple(code), tuple(place[v] for v in kept)), inputs, kept
+
+    def close(self, group: _Group) -> None:
+        for n in group.members:
+            for v in self.outputs(n):
+                del self.group_of[v]
+        first = self.program.nodes[group.members[0]]
+        if len(group.members) == 1:
+            self.write(first, first.inputs, self.outputs(group.members[0]))
+            return
+        scalar, inputs, kept = self.combine(group.members)
+        if scalar is None:
+            assert not kept  # nobody reads what the group computes
+            for n in group.members:
+                self.write(self.program.nodes[n], self.program.nodes[n].inputs, self.outputs(n))
+            return
+        types = tuple(self.program.value_types[v] for v in kept)
+        op = ops.Map(self.scalars.setdefault(scalar, len(self.scalars)), group.shape, tuple(t.dtype for t in types))
+        origin = self.program.nodes[group.members[-1]].origin
+        self.append(Node(op, tuple(self.number[v] for v in inputs), types, origin), kept)
+
+    def write(self, node: Node, inputs: tuple[int, ...], outputs: range) -> None:
+        op = node.op
+        if isinstance(op, ops.Map | ops.Scan):
+            scalar = self.program.scalar_programs[op.program]
+            op = type(op)(self.scalars.setdefault(scalar, len(self.scalars)), op.shape, op.dtypes)
+        self.append(Node(op, tuple(self.number[v] for v in inputs), node.types, node.origin), list(outputs))
+
+    def append(self, node: Node, values: list[int]) -> None:
+        self.nodes.append(node)
+        for v in values:
+            self.number[v] = self.values
+            self.values += 1
+
+
+def fuse_maps(program: Program) -> Program:
+    """The program with chains of maps as one map; the same bits."""
+    return _Fuser(program).run()

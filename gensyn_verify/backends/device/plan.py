@@ -1,0 +1,232 @@
+"""A program as calls on one arena, planned natively (csrc/executor.cpp), for devices to launch.
+
+Tensors are byte offsets into the arena; strides count elements. What is a view in the program is a view here: no call
+moves bytes that a kernel can read where they lie. Calls run one after the other, and may read what earlier ones wrote.
+The orders of accumulation are those of docs/numerics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gensyn_verify import _native
+from gensyn_verify.program.encoding import encode
+from gensyn_verify.program.program import Program
+from gensyn_verify.program.types import Dtype, Shape
+
+ALIGN = 64  # of every tensor that is not a view, in bytes
+
+
+@dataclass(frozen=True)
+class View:
+    """A strided tensor of a shape that the call states."""
+
+    offset: int
+    dtype: Dtype
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies."""
+
+    offset: int
+    dtype: Dtype
+    shape: Shape
+    strides: tuple[int, ...]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last byte + 1 that its elements touch."""
+        reach = [(d - 1) * s * self.dtype.size for d, s in zip(self.shape, self.strides, strict=True)]
+        if 0 in self.shape:
+            return self.offset, self.offset
+        return self.offset + sum(min(r, 0) for r in reach), self.offset + sum(
+            max(r, 0) for r in reach
+        ) + self.dtype.size
+
+
+@dataclass(frozen=True)
+class Map:
+    """Scalar program number `program` on every element of `shape`; the outputs are contiguous.
+
+    An output may lie over an input of its type that is read unbroadcast.
+    """
+
+    program: int
+    shape: Shape
+    inputs: tuple[View, ...]
+    outputs: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A map for every position of the first axis of `shape`, after each other.
+
+    The first inputs, one an output, have the shape without that axis and begin the outputs; later positions read the
+    outputs of the position before in their place.
+    """
+
+    program: int
+    shape: Shape
+    inputs: tuple[View, ...]
+    outputs: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class Dot:
+    """c[s, i, j] = the blocked chain over k of a[s, i, k] * b[s, k, j]; c contiguous.
+
+    a is stored [m, k] or, transposed, [k, m]; b [k, n] or [n, k]; a batch stride (elements) of 0 reuses one matrix.
+    """
+
+    batch: int
+    m: int
+    n: int
+    k: int
+    a: int
+    b: int
+    c: int
+    a_batch_stride: int
+    b_batch_stride: int
+    a_dtype: Dtype
+    b_dtype: Dtype
+    c_dtype: Dtype
+    transpose_a: bool
+    transpose_b: bool
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """y[kept, row-major] = reduction number `op` (`ops.REDUCTIONS`), in row-major order of the reduced axes, of x."""
+
+    op: int
+    kept_shape: Shape
+    kept_strides: tuple[int, ...]
+    reduced_shape: Shape
+    reduced_strides: tuple[int, ...]
+    x: int
+    x_dtype: Dtype
+    y: int
+    y_dtype: Dtype
+
+
+@dataclass(frozen=True)
+class Copy:
+    """target[i . target_strides] = source[i . source_strides] for i in shape; elements of `size` bytes."""
+
+    size: int
+    shape: Shape
+    source_strides: tuple[int, ...]
+    target_strides: tuple[int, ...]
+    source: int
+    target: int
+
+
+@dataclass(frozen=True)
+class Fill:
+    """`count` elements of `size` bytes."""
+
+    size: int
+    bits: int
+    count: int
+    target: int
+
+
+@dataclass(frozen=True)
+class Gather:
+    """out[i, :] = data[index[i], :]; an index outside of the rows gives canonical NaN, or 0."""
+
+    data: int
+    index: int
+    out: int
+    rows: int
+    row: int
+    count: int
+    dtype: Dtype
+
+
+@dataclass(frozen=True)
+class ScatterAdd:
+    """out[index[i], :] += source[i, :] for ascending i, from +0, in registers; an index outside adds nothing."""
+
+    source: int
+    index: int
+    out: int
+    rows: int
+    row: int
+    count: int
+    source_dtype: Dtype
+    out_dtype: Dtype
+
+
+@dataclass(frozen=True)
+class Random:
+    """Words of Philox4x32-10; seed (2 words) and step (1) lie in the arena."""
+
+    seed: int
+    step: int
+    stream: int
+    count: int
+    out: int
+
+
+@dataclass(frozen=True)
+class Sort:
+    """out[r, k] = position of the k-th of the `row` elements x[r, :]; stable, NaN last."""
+
+    x: int
+    dtype: Dtype
+    out: int
+    rows: int
+    row: int
+
+
+Call = Map | Scan | Dot | Reduce | Copy | Fill | Gather | ScatterAdd | Random | Sort
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`inputs` by number of the program input, `states` and `metrics` in the order of the outputs of that role.
+
+    A state lies at its place in `states` before the calls and after them. `values` are readable after the calls only
+    if the plan keeps them.
+    """
+
+    program: Program
+    arena_bytes: int
+    calls: tuple[Call, ...]
+    inputs: tuple[Place, ...]
+    states: tuple[Place, ...]
+    metrics: tuple[Place, ...]
+    values: tuple[Place, ...]
+
+
+_DTYPE = {d.code: d for d in Dtype}
+_MAKE: dict[str, Callable[..., Call]] = {
+    "map": lambda program, shape, inputs, outputs: Map(program, shape, _views(inputs), _views(outputs)),
+    "scan": lambda program, shape, inputs, outputs: Scan(program, shape, _views(inputs), _views(outputs)),
+    "dot": lambda *a: Dot(*a[:9], *(_DTYPE[d] for d in a[9:12]), *a[12:]),
+    "reduce": lambda *a: Reduce(*a[:6], x_dtype=_DTYPE[a[6]], y=a[7], y_dtype=_DTYPE[a[8]]),
+    "copy": Copy,
+    "fill": Fill,
+    "gather": lambda *a: Gather(*a[:6], dtype=_DTYPE[a[6]]),
+    "scatter_add": lambda *a: ScatterAdd(*a[:6], source_dtype=_DTYPE[a[6]], out_dtype=_DTYPE[a[7]]),
+    "random": Random,
+    "sort": lambda x, dtype, out, rows, row: Sort(x, _DTYPE[dtype], out, rows, row),
+}
+
+
+def _views(told: tuple[tuple[int, int, tuple[int, ...]], ...]) -> tuple[View, ...]:
+    return tuple(View(offset, _DTYPE[dtype], strides) for offset, dtype, strides in told)
+
+
+def make_plan(program: Program, keep: bool = False) -> Plan:
+    """The plan of one step. With `keep` every value, the next state too, has memory of its own."""
+    arena_bytes, calls, *places = _native.device_plan(encode(program), keep)
+    values, states, metrics = ([Place(o, _DTYPE[d], shape, s) for o, d, shape, s in p] for p in places)
+    return Plan(
+        program, arena_bytes, tuple(_MAKE[kind](*args) for kind, *args in calls), tuple(values[: len(program.inputs)]),
+        tuple(states), tuple(metrics), tuple(values),
+    )  # fmt: skip
