@@ -34,7 +34,7 @@ from gensyn_verify.backends import Backend
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.errors import BackendError, BundleError, MalformedError
 from gensyn_verify.program.types import Dtype
-from gensyn_verify.protocol.distance import difference
+from gensyn_verify.protocol.distance import difference, inner
 from gensyn_verify.protocol.policy import BIT, DECIDING, RATE, SHARE, Policy, Thresholds
 from gensyn_verify.protocol.replay import measure
 from gensyn_verify.protocol.roots import constants
@@ -318,8 +318,8 @@ def _apart(task: Task, finals: Sequence[Mapping[str, Array]]) -> float:
     fixed, total = constants(task.program), 0.0
     for name, type in task.program.inputs_of("state").items():
         if type.dtype is Dtype.f32 and name.startswith("param.") and name not in fixed:
-            d = difference(finals[0][name], finals[1][name], type.dtype).reshape(-1)
-            total += float(np.dot(d, d))
+            d = difference(finals[0][name], finals[1][name], type.dtype)
+            total += inner(d, d)
     return math.sqrt(total)
 
 

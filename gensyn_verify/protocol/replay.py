@@ -9,6 +9,7 @@ Mode exact compares every step bit for bit; mode threshold measures closing chec
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from gensyn_verify.commit import RunAccumulator, keccak256, run_commitment, tens
 from gensyn_verify.errors import BundleError
 from gensyn_verify.protocol import sampling
 from gensyn_verify.protocol import steps as log
+from gensyn_verify.protocol.distance import inner
 from gensyn_verify.protocol.folder import MissingDataError
 from gensyn_verify.protocol.identity import can_sign, signer
 from gensyn_verify.protocol.moments import bounds, violations
@@ -287,8 +289,8 @@ class _Audit:
         for name, type in self.task.program.inputs_of("state").items():
             if type.dtype.is_float and before[name] is not after[name]:
                 update = widen(after[name], type.dtype).astype(np.float64) - widen(before[name], type.dtype)
-                total += float(np.dot(update.reshape(-1), update.reshape(-1)))
-        return float(np.sqrt(total))
+                total += inner(update, update)
+        return math.sqrt(total)
 
     # ---- execution ----------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from gensyn_verify.backends.arrays import Array
 from gensyn_verify.commit import keccak256
 from gensyn_verify.program.program import Program
 from gensyn_verify.program.types import Dtype
-from gensyn_verify.protocol.distance import Norms, cosine, difference, float_types, ulps
+from gensyn_verify.protocol.distance import Norms, cosine, difference, float_types, inner, ulps
 from gensyn_verify.protocol.policy import BIT, DECIDING, SHARE, Thresholds
 from gensyn_verify.protocol.roots import constants
 
@@ -214,7 +214,8 @@ class Drift:
 
 
 def _inner(x: Mapping[str, Array], y: Mapping[str, Array]) -> float:
-    return sum(float(np.dot(x[n].reshape(-1), y[n].reshape(-1))) for n in x.keys() & y.keys())
+    """Over the tensors that both have, in the order of `x`."""
+    return sum(inner(x[n], y[n]) for n in x if n in y)
 
 
 class Examiner:

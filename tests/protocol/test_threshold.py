@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +87,29 @@ def test_cosine_of_two_updates() -> None:
     x, y = np.float64([1, 0]), np.float64([1, 1])
     assert cosine(x, y) == pytest.approx(0.5**0.5)
     assert (cosine(x, -x), cosine(0 * x, 0 * x), cosine(x, 0 * x)) == (-1.0, 1.0, 0.0)
+
+
+MEASURE = """
+import numpy as np
+from gensyn_verify.protocol.distance import Norms, cosine
+from gensyn_verify.protocol.threshold import Drift, TensorDeviation
+rng = np.random.default_rng(0)
+drift, one = Drift(), TensorDeviation(*[Norms(1.0, 1.0, 1.0)] * 3, 1.0)
+for _ in range(3):
+    found = {name: rng.normal(size=1000) for name in "abcdef"}
+    drift.add(found, dict.fromkeys(found, one))
+print(Norms.of(found["a"]), cosine(found["a"], found["b"]), drift.cosines, drift.coherence)
+"""
+
+
+def test_sums_do_not_depend_on_processor_and_process() -> None:
+    """A BLAS adds in the order of its processor's kernels, and sets of names have another order in every process."""
+    found = set()
+    for core, seed in (("Prescott", "1"), ("Haswell", "2"), ("Haswell", "3")):
+        environment = os.environ | {"OPENBLAS_CORETYPE": core, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", MEASURE]
+        found.add(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert len(found) == 1, found
 
 
 @given(st.integers(0, 0x7F7FFFFF - 5000), st.integers(0, 5000))
