@@ -19,7 +19,7 @@ code      model, optimizers and step: everything that a step reads, as named arr
 record    record_loop: a loop of one's own -> run
 executor  a run, replayed by the verifier's own code
 
-Format: docs/formats.md, section 16.
+Format: docs/formats.md, section 16. Vectors: tests/vectors/classic.json.
 """
 
 from gensyn_verify.classic.executor import CodeExecutor, TrustedCode, trust
