@@ -1,0 +1,56 @@
+// CUDA C++ for a host compiler: what csrc/cuda uses of it, on the threads of threads.h. Build with -ffp-contract=off.
+#pragma once
+#include "threads.h"
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define GV_SHARED(T, name) T* const name = static_cast<T*>(emulation::shared_memory())
+#ifndef GV_EMULATE_ASYNC
+#define GV_EMULATE_ASYNC true
+#endif
+
+#define threadIdx (emulation::self->thread)
+#define blockIdx (emulation::self->block)
+#define blockDim (emulation::self->threads)
+#define gridDim (emulation::self->blocks)
+
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+inline void __syncthreads() { emulation::barrier(); }
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFu) { emulation::warp_barrier(mask); }
+template <class T>
+T __shfl_sync(unsigned mask, T value, int source) {
+    return emulation::exchange(mask, value, unsigned(source) % emulation::WARP);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned delta) {
+    return emulation::exchange(mask, value, emulation::self->index % emulation::WARP + delta);
+}
+
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline unsigned __float_as_uint(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, 4);
+    return bits;
+}
+inline float __uint_as_float(unsigned bits) {
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+    return unsigned((uint64_t(high) << 32 | low) >> (shift & 31));
+}
