@@ -10,7 +10,6 @@ process-wide pool of one thread a core (auto). hashlib knows one thread only.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 
 import blake3
@@ -68,24 +67,16 @@ def measure(size: int, n_threads: int) -> tuple[Row, Row, Call]:
 @pytest.mark.parametrize("size", LARGE, ids=lambda s: f"{s // MIB}MiB")
 def test_root(benchmark, capsys, size: int, n_threads: int) -> None:  # type: ignore[no-untyped-def]
     root, tree, ours = measure(size, n_threads)
-    with capsys.disabled():
-        print(f"\n{root}\n{tree}", end="")
-    benchmark.extra_info.update(threads=n_threads, ratios=root.ratios, tree_ratios=tree.ratios)
-    with common.threads(n_threads):
-        benchmark.pedantic(ours, rounds=5, warmup_rounds=1)
+    common.benchmarked(benchmark, capsys, root, ours, f"{root}\n{tree}", tree_ratios=tree.ratios)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser = common.parser(__doc__)
     parser.add_argument("--isa", choices=_native.supported_isas(), help="ours on this instruction set")
     arguments = parser.parse_args()
     if arguments.isa:
         _native.use_isa(arguments.isa)
-    for n_threads in arguments.threads:
-        for size in SIZES:
-            root, tree, _ = measure(size, n_threads)
-            print(f"{root}\n{tree}", flush=True)
+    common.tables(arguments, {"blake3": SIZES}, lambda size, n: "{}\n{}".format(*measure(size, n)[:2]))
 
 
 if __name__ == "__main__":

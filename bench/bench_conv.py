@@ -9,7 +9,6 @@ to within rounding.
 
 from __future__ import annotations
 
-import argparse
 from typing import NamedTuple
 
 import common
@@ -100,23 +99,8 @@ def measure(case: Case, n_threads: int) -> tuple[Row, Call]:
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_conv2d(benchmark, capsys, case: Case, n_threads: int) -> None:  # type: ignore[no-untyped-def]
-    row, ours = measure(case, n_threads)
-    with capsys.disabled():
-        print(f"\n{row}", end="")
-    benchmark.extra_info.update(threads=n_threads, ratios=row.ratios)
-    with common.threads(n_threads):
-        benchmark.pedantic(ours, rounds=5, warmup_rounds=1)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    arguments = parser.parse_args()
-    for n_threads in arguments.threads:
-        print(f"-- {n_threads} thread{'s' * (n_threads > 1)}")
-        for case in CASES:
-            print(measure(case, n_threads)[0], flush=True)
+    common.benchmarked(benchmark, capsys, *measure(case, n_threads))
 
 
 if __name__ == "__main__":
-    main()
+    common.tables(common.parser(__doc__).parse_args(), {"conv2d": CASES}, lambda case, n: measure(case, n)[0])

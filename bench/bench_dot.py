@@ -10,7 +10,6 @@ instruction set.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
 
@@ -126,25 +125,8 @@ def measure(case: Case, n_threads: int) -> tuple[Row, Call]:
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("case", SQUARES, ids=lambda c: "x".join(map(str, c[:3])))
 def test_square(benchmark, capsys, case: Case, n_threads: int) -> None:  # type: ignore[no-untyped-def]
-    row, ours = measure(case, n_threads)
-    with capsys.disabled():
-        print(f"\n{row}", end="")
-    benchmark.extra_info.update(threads=n_threads, ratios=row.ratios)
-    with common.threads(n_threads):
-        benchmark.pedantic(ours, rounds=5, warmup_rounds=1)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(CASES)}")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    arguments = parser.parse_args()
-    for name in arguments.sets or CASES:
-        for n_threads in arguments.threads:
-            print(f"-- {name}, {n_threads} thread{'s' * (n_threads > 1)}")
-            for case in CASES[name]:
-                print(measure(case, n_threads)[0], flush=True)
+    common.benchmarked(benchmark, capsys, *measure(case, n_threads))
 
 
 if __name__ == "__main__":
-    main()
+    common.tables(common.parser(__doc__, CASES).parse_args(), CASES, lambda case, n: measure(case, n)[0])

@@ -1,14 +1,14 @@
 """map beside the out= variants of PyTorch: elementary functions, activations, arithmetic with and without broadcasting.
 
     pytest bench/bench_map.py --benchmark-only     all cases, one and two threads
-    python bench/bench_map.py [NAME ...] [--threads 1 2] [--machine]     a table; --machine: without compiled programs
+    python bench/bench_map.py [SET ...] [--threads 1 2] [--machine]    tables; a set is the name of a case;
+                                                                       --machine: without compiled programs
 
 Before the times: a sample of the elements equals the reference backend, all of them every instruction set.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -107,26 +107,16 @@ def measure(case: Case, n: int, n_threads: int) -> tuple[Row, Call]:
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_map(benchmark, capsys, case: Case, n: int, n_threads: int) -> None:  # type: ignore[no-untyped-def]
-    row, ours = measure(case, n, n_threads)
-    with capsys.disabled():
-        print(f"\n{row}", end="")
-    benchmark.extra_info.update(threads=n_threads, ratios=row.ratios)
-    with common.threads(n_threads):
-        benchmark.pedantic(ours, rounds=5, warmup_rounds=1)
+    common.benchmarked(benchmark, capsys, *measure(case, n, n_threads))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(c.name for c in CASES)}")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser = common.parser(__doc__, [case.name for case in CASES])
     parser.add_argument("--machine", action="store_true", help="instruction by instruction, nothing compiled")
     arguments = parser.parse_args()
     _native.use_published(not arguments.machine)
-    for n_threads in arguments.threads:
-        for case in CASES:
-            if not arguments.names or case.name in arguments.names:
-                for n in SIZES:
-                    print(measure(case, n, n_threads)[0], flush=True)
+    sets = {case.name: [(case, n) for n in SIZES] for case in CASES}
+    common.tables(arguments, sets, lambda case, n: measure(*case, n)[0])
 
 
 if __name__ == "__main__":

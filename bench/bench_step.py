@@ -9,7 +9,6 @@ model is small), and the loss follows PyTorch's.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
@@ -125,12 +124,7 @@ def dispatch(nodes: int = 1000) -> tuple[float, Call]:
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_step(benchmark, capsys, case: Case, n_threads: int) -> None:  # type: ignore[no-untyped-def]
-    row, ours = measure(case, n_threads)
-    with capsys.disabled():
-        print(f"\n{row}", end="")
-    benchmark.extra_info.update(threads=n_threads, ratios=row.ratios)
-    with common.threads(n_threads):
-        benchmark.pedantic(ours, rounds=5, warmup_rounds=1)
+    common.benchmarked(benchmark, capsys, *measure(case, n_threads))
 
 
 def test_dispatch(benchmark, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -141,16 +135,7 @@ def test_dispatch(benchmark, capsys) -> None:  # type: ignore[no-untyped-def]
     benchmark.pedantic(call, rounds=5, warmup_rounds=1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    arguments = parser.parse_args()
-    print(f"dispatch {dispatch()[0] * 1e6:.2f} us a node, kernel included")
-    for n_threads in arguments.threads:
-        print(f"-- {n_threads} thread{'s' * (n_threads > 1)}")
-        for case in CASES:
-            print(measure(case, n_threads)[0], flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    arguments = common.parser(__doc__).parse_args()
+    print(f"dispatch {dispatch()[0] * 1e6:.2f} us a node, kernel included")
+    common.tables(arguments, {"step": CASES}, lambda case, n: measure(case, n)[0])

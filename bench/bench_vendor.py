@@ -9,7 +9,6 @@ optimizer, batch). The ratios are the speed of vendor over that of each: 1 is as
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -107,22 +106,9 @@ def report(row: Row) -> str:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_vendor_step(benchmark, capsys, case: Case, n_threads: int) -> None:  # type: ignore[no-untyped-def]
     row, ours = measure(case, n_threads)
-    with capsys.disabled():
-        print(f"\n{report(row)}", end="")
-    benchmark.extra_info.update(threads=n_threads, ratios=row.ratios)
-    with common.threads(n_threads):
-        benchmark.pedantic(ours, rounds=5, warmup_rounds=1)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    arguments = parser.parse_args()
-    for n_threads in arguments.threads:
-        print(f"-- {n_threads} thread{'s' * (n_threads > 1)}")
-        for case in CASES:
-            print(report(measure(case, n_threads)[0]), flush=True)
+    common.benchmarked(benchmark, capsys, row, ours, report(row))
 
 
 if __name__ == "__main__":
-    main()
+    arguments = common.parser(__doc__).parse_args()
+    common.tables(arguments, {"vendor step": CASES}, lambda case, n: report(measure(case, n)[0]))

@@ -9,12 +9,14 @@ whatever else runs can only add to it. What counts is the ratio to the best peer
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, TypeVar
 
 # Both change what the peers' BLAS runs; they are read when it is loaded.
 for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
@@ -30,6 +32,7 @@ from gensyn_verify.backends.cpu import Executor
 from gensyn_verify.program import Program
 
 Call = Callable[[], object]
+C = TypeVar("C")
 OURS = "ours"
 SPINNING = 0.15  # seconds for which a peer's idle threads may keep a processor busy; OpenBLAS needs most of them
 
@@ -144,6 +147,34 @@ def compare(
                 samples[engine] += _one_thread(call, once[engine]) if n_threads == 1 else _more_threads(call)
     summary = median if n_threads == 1 else min
     return Row(title, n_threads, {e: summary(s) for e, s in samples.items()}, work, unit)
+
+
+def benchmarked(benchmark: Any, capsys: Any, row: Row, ours: Call, shown: object = None, **more: object) -> None:
+    """What a test does with a measured row: print it (or what is `shown`), keep its ratios, time ours once more."""
+    with capsys.disabled():
+        print(f"\n{row if shown is None else shown}", end="")
+    benchmark.extra_info.update(threads=row.threads, ratios=row.ratios, **more)
+    with threads(row.threads):
+        benchmark.pedantic(ours, rounds=5, warmup_rounds=1)
+
+
+def parser(about: str | None, sets: Iterable[str] = ()) -> argparse.ArgumentParser:
+    """The command line of a benchmark that prints tables: which of its sets, where it has several; how many threads."""
+    out = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    out.set_defaults(sets=[])
+    if names := list(sets):
+        out.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(names)}")
+    out.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    return out
+
+
+def tables(arguments: argparse.Namespace, sets: Mapping[str, Iterable[C]], show: Callable[[C, int], object]) -> None:
+    """Print what `show` measures of every case, set by set, on every number of threads."""
+    for name in arguments.sets or sets:
+        for n_threads in arguments.threads:
+            print(f"-- {name}, {n_threads} thread{'s' * (n_threads > 1)}")
+            for case in sets[name]:
+                print(show(case, n_threads), flush=True)
 
 
 def _one_thread(call: Call, once: float) -> list[float]:
