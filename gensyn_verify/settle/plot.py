@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from math import copysign, log10
 
+from gensyn_verify import svg
 from gensyn_verify.settle.simulation import POPULATION, VERIFIERS, Dynamics, Result
 
-_INK, _FAINT, _GOOD, _BAD = "#1f2933", "#d9dee4", "#2b8a5f", "#c23b3b"
-_LINES = ("#2b8a5f", "#e08a1e", "#7a5bb5", "#8794a1")
-_CHEATS = "#c23b3b"
+_LINES = (svg.GOOD, "#e08a1e", "#7a5bb5", "#8794a1")
+_CHEATS, _DASHES = svg.BAD, "5 4"
 
 
 def draw(results: Sequence[tuple[Result, Result]], runs: Sequence[tuple[str, Dynamics]]) -> str:
@@ -23,21 +22,7 @@ def draw(results: Sequence[tuple[Result, Result]], runs: Sequence[tuple[str, Dyn
     if runs:
         parts.append(_legend(44, height + 290))
     total = height + (320 if runs else 0)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{total}" viewBox="0 0 {width} {total}" '
-        f'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="{_INK}">\n'
-        f'<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
-    )
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12, fill: str = _INK) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{fill}">{escape(text)}</text>'
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, stroke: str, width: float = 1) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}" stroke-width="{width}"/>'
+    return svg.document(width, total, parts)
 
 
 def _advantages(results: Sequence[tuple[Result, Result]], width: int) -> str:
@@ -51,33 +36,34 @@ def _advantages(results: Sequence[tuple[Result, Result]], width: int) -> str:
         return (left + right) / 2 + share * (right - left) / 2
 
     bottom = 72 + 34 * len(results)
-    out = [_text(20, 28, "What deviating brings, in costs of a check, beside honest play", size=15)]
-    out.append(f'<circle cx="26" cy="46" r="5" fill="{_GOOD}"/>' + _text(38, 50, "inside of all floors"))
-    out.append(f'<circle cx="176" cy="46" r="5" fill="{_BAD}"/>' + _text(188, 50, "this floor broken"))
+    out = [svg.text(20, 28, "What deviating brings, in costs of a check, beside honest play", size=15)]
+    out.append(svg.dot(26, 46, 5, svg.GOOD) + svg.text(38, 50, "inside of all floors"))
+    out.append(svg.dot(176, 46, 5, svg.BAD) + svg.text(188, 50, "this floor broken"))
     for tick in sorted({0, *(s * 10**k for k in range(decades + 1) for s in (1, -1))}):
-        out.append(_line(at(tick), 62, at(tick), bottom, _INK if tick == 0 else _FAINT))
-        out.append(_text(at(tick), bottom + 16, f"{tick:,}".replace("-", "\u2212"), "middle", 10))
+        out.append(svg.line(at(tick), 62, at(tick), bottom, svg.INK if tick == 0 else svg.FAINT))
+        out.append(svg.text(at(tick), bottom + 16, f"{tick:,}".replace("-", "\u2212"), "middle", 10))
     for i, (inside, broken) in enumerate(results):
         y = 82 + 34 * i
-        out.append(_text(20, y, inside.floor, size=13))
-        out.append(_text(20, y + 13, inside.text, size=9, fill="#67737f"))
-        out.append(_line(at(inside.advantage), y, at(broken.advantage), y, _FAINT, 3))
-        for result, colour in ((inside, _GOOD), (broken, _BAD)):
-            x, title = at(result.advantage), escape(f"{result.floor}: {result.advantage:+.4g}")
-            out.append(f'<circle cx="{x:.1f}" cy="{y}" r="6" fill="{colour}"><title>{title}</title></circle>')
+        out.append(svg.text(20, y, inside.floor, size=13))
+        out.append(svg.text(20, y + 13, inside.text, size=9, fill="#67737f"))
+        out.append(svg.line(at(inside.advantage), y, at(broken.advantage), y, svg.FAINT, 3))
+        for result, colour in ((inside, svg.GOOD), (broken, svg.BAD)):
+            out.append(svg.dot(at(result.advantage), y, 6, colour, f"{result.floor}: {result.advantage:+.4g}"))
     return "\n".join(out)
 
 
 def _population(title: str, d: Dynamics, x: float, y: float) -> str:
     """Shares of strategies over generations."""
     w, h, last = 256.0, 190.0, len(d.cheats) - 1
-    out = [_text(x, y - 10, title, size=13)]
+    out = [svg.text(x, y - 10, title, size=13)]
     for k in range(5):
-        out.append(_line(x, y + h * k / 4, x + w, y + h * k / 4, _FAINT))
-        out.append(_text(x - 6, y + h * k / 4 + 4, f"{100 - 25 * k} %", "end", 10))
-    out.append(_text(x, y + h + 16, "0", "middle", 10) + _text(x + w, y + h + 16, f"{last} generations", "end", 10))
+        out.append(svg.line(x, y + h * k / 4, x + w, y + h * k / 4, svg.FAINT))
+        out.append(svg.text(x - 6, y + h * k / 4 + 4, f"{100 - 25 * k} %", "end", 10))
+    out.append(
+        svg.text(x, y + h + 16, "0", "middle", 10) + svg.text(x + w, y + h + 16, f"{last} generations", "end", 10)
+    )
     series = [(d.verifiers[:, i], c, "") for i, c in enumerate(_LINES)] + [
-        (d.cheats, _CHEATS, ' stroke-dasharray="5 4"')
+        (d.cheats, _CHEATS, f' stroke-dasharray="{_DASHES}"')
     ]
     for values, colour, dash in series:
         points = " ".join(f"{x + w * i / last:.1f},{y + h * (1 - v):.1f}" for i, v in enumerate(values))
@@ -89,8 +75,7 @@ def _legend(x: float, y: float) -> str:
     names = [f"verifiers: {VERIFIERS[k]}" for k in POPULATION] + ["solvers that cheat"]
     out = []
     for i, (name, colour) in enumerate(zip(names, (*_LINES, _CHEATS), strict=True)):
-        dash = ' stroke-dasharray="5 4"' if colour == _CHEATS else ""
         at = x + 178 * i
-        out.append(f'<line x1="{at}" y1="{y}" x2="{at + 22}" y2="{y}" stroke="{colour}" stroke-width="2.5"{dash}/>')
-        out.append(_text(at + 28, y + 4, name, size=11))
+        out.append(svg.line(at, y, at + 22, y, colour, 2.5, _DASHES if colour == _CHEATS else ""))
+        out.append(svg.text(at + 28, y + 4, name, size=11))
     return "\n".join(out)
