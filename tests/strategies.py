@@ -24,6 +24,15 @@ INTEGER_SPECIAL = [
     0x7FFFFFFF, 0x80000000, 0x80000001, 0xFFFFFF80, 0xFFFFFFFE, 0xFFFFFFFF,
 ]  # fmt: skip
 
+LAYOUTS: tuple[ops.Op, ...] = (  # of a tensor of 3 x 4 x 5; concat, which takes several, is missing
+    ops.Reshape((5, 12)),
+    ops.Permute((2, 0, 1)),
+    ops.Slice((2, 0, 4), (3, 2, 2), (-1, 3, -3)),
+    ops.Pad((1, 0, 2), (0, 2, 1), (0, 1, 2), 1),
+    ops.Broadcast((2, 3, 4, 5)),
+    ops.Window((2, 3), (2, 1), (1, 2)),
+)
+
 
 def special_words(reg: Reg) -> list[int]:
     """Bit patterns of a register type at which rules change."""

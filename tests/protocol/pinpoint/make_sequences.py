@@ -13,7 +13,7 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "protocol")]
 
 import numpy as np  # noqa: E402
 from contracts.referee import leaf_of, scalar_of  # noqa: E402
-from strategies import random_tensor  # noqa: E402
+from strategies import LAYOUTS, random_tensor  # noqa: E402
 
 from gensyn_verify.backends.arrays import Array  # noqa: E402
 from gensyn_verify.program import ops  # noqa: E402
@@ -66,14 +66,7 @@ def reductions(rng: np.random.Generator) -> Iterator[Case]:
 
 def layouts(rng: np.random.Generator) -> Iterator[Case]:
     x, y = random_tensor(rng, BF16, (3, 4, 5)), random_tensor(rng, BF16, (3, 2, 5))
-    for op in (
-        ops.Reshape((5, 12)),
-        ops.Permute((2, 0, 1)),
-        ops.Slice((2, 0, 4), (3, 2, 2), (-1, 3, -3)),
-        ops.Pad((1, 0, 2), (0, 2, 1), (0, 1, 2), 1),
-        ops.Broadcast((2, 3, 4, 5)),
-        ops.Window((2, 3), (2, 1), (1, 2)),
-    ):
+    for op in LAYOUTS:
         places = [0, 7] if not isinstance(op, ops.Pad) else [0, 7 * 15 + 2, 2 * 7 * 15 + 2 * 15 + 5, 3 * 15 + 14]
         yield op.__class__.__name__.lower(), op, [x], [BF16], places
     yield "broadcast of one", ops.Broadcast((3, 4, 5)), [x[:, :1]], [BF16], [33]

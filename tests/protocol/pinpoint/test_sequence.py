@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import programs, random_tensor, scalar_programs, storage
+from strategies import LAYOUTS, programs, random_tensor, scalar_programs, storage
 
 from gensyn_verify.backends import reference
 from gensyn_verify.backends.arrays import CARRIER, Array
@@ -133,15 +133,7 @@ def test_reduce_of_several_axes_and_of_three_levels(rng: np.random.Generator) ->
 @pytest.mark.parametrize("dtype", Dtype)
 def test_layout(dtype: Dtype, rng: np.random.Generator) -> None:
     x, y = random_tensor(rng, dtype, (3, 4, 5)), random_tensor(rng, dtype, (3, 2, 5))
-    for op in (
-        ops.Reshape((5, 12)),
-        ops.Permute((2, 0, 1)),
-        ops.Slice((2, 0, 4), (3, 2, 2), (-1, 3, -3)),
-        ops.Pad((1, 0, 2), (0, 2, 1), (0, 1, 2), 1),
-        ops.Broadcast((2, 3, 4, 5)),
-        ops.Window((2, 3), (2, 1), (1, 2)),
-        ops.Window((2,), (1,), (3,)),
-    ):
+    for op in (*LAYOUTS, ops.Window((2,), (1,), (3,))):
         check_node(op, [x], [dtype], rng, elements=20)
     check_node(ops.Broadcast((3, 4, 5)), [x[:, :1]], [dtype], rng, elements=20)
     check_node(ops.Concat(1), [x, y[:, :0], y], [dtype] * 3, rng, elements=20)
