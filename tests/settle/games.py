@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from gensyn_verify.protocol.pinpoint.side import Side
 from gensyn_verify.protocol.task import Task
 from gensyn_verify.settle import roles
 from gensyn_verify.settle.chain import EmbeddedChain
-from gensyn_verify.settle.settlement import ETHER, Outcome, Rules, Settlement, Terms, truth_seal
+from gensyn_verify.settle.settlement import ETHER, Outcome, Rules, Settlement, Terms, decoy_is_due, truth_seal
 from gensyn_verify.settle.wallet import Key, Wallet
 
 RULES = Rules(WEI // 2, WEI // 10, 4 << 16, 3600, 3600, 1, 32768, 3, 2)  # almost never a decoy
@@ -53,6 +54,18 @@ def enroll(world: World) -> None:
         world.settlement.send(world[f"verifier {i}"], "enroll", "enroll", pays=RULES.seat)
 
 
+def draw_no_decoy(chain: Embedded | Anvil, solver: roles.Solver) -> None:
+    """Mine what the lot of a claim needs, again and again with other times until it is no decoy."""
+    due = int(solver.onchain()["fixedAt"]) + RULES.delay
+    for later in itertools.count(1):
+        before = chain.take_snapshot()
+        chain.next_block_at(chain.block().timestamp + later)
+        chain.mine(RULES.delay + 1)
+        if not decoy_is_due(solver.r, chain.block(due).hash, RULES.rate):
+            return
+        chain.revert_to(before)
+
+
 def disclosed(world: World, task: Task, side: Side) -> roles.Solver:
     """A task whose solver has disclosed the log of this side. The committee says nothing."""
     s, chain = world.settlement, world.chain
@@ -61,7 +74,7 @@ def disclosed(world: World, task: Task, side: Side) -> roles.Solver:
     address = bytes.fromhex(solver.wallet.address[2:])
     commitment = run_commitment(task.digest, address, salt, len(side.log), root)
     solver.claim()
-    chain.mine(RULES.delay + 1)
+    draw_no_decoy(chain, solver)
     assert not solver.decoy_is_due()
     s.send(solver.wallet, f"commit {n}", "commit", n, commitment, truth_seal(solver.r, commitment))
     chain.mine(RULES.delay + 1)
