@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from protocol.pinpoint.cheats import Fault, Forger, forged_run
-from settle.games import RULES, TERMS, Embedded, challenged, enroll, new_world, settle
+from settle.games import RULES, TERMS, Embedded, challenged, draw_no_decoy, enroll, new_world, settle
 
 import gensyn_verify as gv
 from gensyn_verify.program import ops
@@ -47,7 +47,7 @@ def test_one_bit_of_one_moment_costs_the_stake(name: str, closes: bool, tmp_path
     s, chain = world.settlement, world.chain
     solver = roles.Solver(s, world["solver"], roles.submit(s, world["submitter"], task, TERMS), task)
     solver.claim()
-    chain.mine(RULES.delay + 1)
+    draw_no_decoy(chain, solver)
     assert not solver.decoy_is_due()
     forged = forged_run(task, tmp_path / "forged", solver.identity, solver.secret("salt"), fault)
     solver.commit(forged, None)
