@@ -119,7 +119,7 @@ class Calibration:
 
     def __str__(self) -> str:
         t = self.thresholds
-        lines = [f"calibrated on {t.replays} honest interval replays: {', '.join(self.variations)}"]
+        lines = [f"calibrated on {t.replays} honest interval replays: {'; '.join(self.variations)}"]
         lines.append(f"  probes      {t.probes} an interval, state times 1 +- 2^-{t.noise} before every step")
         for norm, values in (("l2", self.excess_l2), ("linf", self.excess_linf)):
             low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])

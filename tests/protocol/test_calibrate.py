@@ -67,7 +67,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Task]:
     assert max(found.excess_l2) <= t.accept_l2 / BIT
     assert t.resolution < -5 * BIT
     assert -BIT * 10 < t.reference < BIT * 10
-    assert "honest interval replays" in str(found)
+    assert f"calibrated on 20 honest interval replays: {'; '.join(way.name for way in WAYS)}" in str(found)
     json.dumps(found.to_json())
     return folder, task
 
