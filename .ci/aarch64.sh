@@ -104,12 +104,13 @@ emulated neon -P -c "
 import platform; from gensyn_verify import _native
 assert platform.machine() == 'aarch64' and _native.supported_isas() == ['neon', 'portable'], _native.supported_isas()"
 
-# ---- vectors, and kernels against the definition
+# ---- vectors, kernels against the definition, golden bundles and their distances
 
 say "vectors and definition, ${isas[*]}"
 emulated neon -P -m pytest -q -p no:cacheprovider -c "$root/pyproject.toml" --rootdir "$root" \
     -o addopts= -o pythonpath=tests \
-    "$root"/tests/backends/test_{vectors,threads,dot,reduce,map,gather_random}.py --durations=15 \
+    "$root"/tests/backends/test_{vectors,threads,dot,reduce,map,gather_random}.py "$root"/tests/protocol/test_golden.py \
+    --durations=15 \
     -k "not (agree_on or fork or sizes_beyond or threads_split or random_ or every_pair or rows_are_gathered)"
 
 # ---- the same tasks, the same run commitments
