@@ -89,7 +89,7 @@ __device__ __forceinline__ u32 word(const Tensor& t, i64 at) {
 }  // namespace gv
 
 // Chaining values of all chunks; of tensors with one chunk, the root. Shared memory: 32 x 17 words a warp.
-extern "C" __global__ void __launch_bounds__(128) gv_blake3_chunks(const __grid_constant__ gv::HashParameters p) {
+GV_KERNEL(gv_blake3_chunks, gv::HashParameters, 128, 1) {
     using namespace gv;
     GV_SHARED(u32, shared);
     const int lane = threadIdx.x % 32;
@@ -132,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(128) gv_blake3_chunks(const __grid_
 }
 
 // The next level: node `n` of the parents, by the tensors' tables of this level.
-extern "C" __global__ void __launch_bounds__(128) gv_blake3_parents(const __grid_constant__ gv::HashParameters p) {
+GV_KERNEL(gv_blake3_parents, gv::HashParameters, 128, 1) {
     using namespace gv;
     const Tensor* const tensors = reinterpret_cast<const Tensor*>(p.tensors);
     for (i64 node = thread_index(); node < p.total; node += thread_count()) {

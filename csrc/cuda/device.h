@@ -9,6 +9,9 @@
 #define GV_SHARED(T, name)                                     \
     extern __shared__ __align__(16) unsigned char gv_shared[]; \
     T* const name = reinterpret_cast<T*>(gv_shared)
+// A kernel with parameters `p`, of at most `threads` in a block, where so many blocks should fit a multiprocessor.
+#define GV_KERNEL(name, Parameters, threads, blocks) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Parameters p)
 #else
 #include "cuda.h"
 #endif

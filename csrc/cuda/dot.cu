@@ -96,6 +96,7 @@ class Operand {
         const int steps = int(left_ < STEP ? left_ : STEP);
         if (vector_) {
             if constexpr (async) {
+                constexpr int VECTORS = (SIZE * STEP + 4 * THREADS - 1) / (4 * THREADS);
 #pragma unroll
                 for (int i = 0; i < VECTORS; i++) {
                     const int step = step_ + i * 4 * STEPS_APART;
@@ -136,7 +137,6 @@ class Operand {
   private:
     static constexpr bool async = ASYNC && sizeof(T) == 4;
     static constexpr int EACH = (SIZE * STEP + THREADS - 1) / THREADS;  // elements a thread brings
-    [[maybe_unused]] static constexpr int VECTORS = (SIZE * STEP + 4 * THREADS - 1) / (4 * THREADS);
     static constexpr int ROWS_APART = THREADS / STEP;  // between a thread's elements, if k is contiguous
     static constexpr int STEPS_APART = THREADS / SIZE;
     static_assert(THREADS % STEP == 0 && THREADS % SIZE == 0, "a thread's elements lie in one row or one step");
@@ -286,10 +286,10 @@ __device__ __forceinline__ void dot(const DotParameters& p) {
 // for few rows of a.
 #define GV_JOIN_(size, type, x, y) gv_dot_##size##_##type##_##x##y
 #define GV_JOIN(...) GV_JOIN_(__VA_ARGS__)
-#define GV_DOT(size, x, y, ...)                                                         \
-    extern "C" __global__ void __launch_bounds__(256, 2)                                \
-        GV_JOIN(size, GV_DOT_TYPE, x, y)(const __grid_constant__ gv::DotParameters p) { \
-        gv::dot<gv::GV_DOT_TYPE, __VA_ARGS__>(p);                                       \
+#define GV_NAMED_KERNEL(...) GV_KERNEL(__VA_ARGS__)
+#define GV_DOT(size, x, y, ...)                                                    \
+    GV_NAMED_KERNEL(GV_JOIN(size, GV_DOT_TYPE, x, y), gv::DotParameters, 256, 2) { \
+        gv::dot<gv::GV_DOT_TYPE, __VA_ARGS__>(p);                                  \
     }
 #define GV_DOTS(size, ...)                        \
     GV_DOT(size, n, n, false, false, __VA_ARGS__) \
@@ -313,7 +313,7 @@ struct FoldParameters {
 };
 }  // namespace
 }  // namespace gv
-extern "C" __global__ void __launch_bounds__(256) gv_dot_fold(const __grid_constant__ gv::FoldParameters p) {
+GV_KERNEL(gv_dot_fold, gv::FoldParameters, 256, 1) {
     const float* const partial = reinterpret_cast<const float*>(p.partial);
     for (gv::i64 e = gv::thread_index(); e < p.count; e += gv::thread_count()) {
         float total = partial[e];

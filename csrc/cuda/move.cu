@@ -40,14 +40,14 @@ __device__ __forceinline__ void put(u64 at, i64 element, i64 size, u32 bits) {
 }  // namespace
 }  // namespace gv
 
-extern "C" __global__ void __launch_bounds__(256) gv_copy(const __grid_constant__ gv::CopyParameters p) {
+GV_KERNEL(gv_copy, gv::CopyParameters, 256, 1) {
     for (gv::i64 e = gv::thread_index(); e < p.count; e += gv::thread_count())
         gv::put(p.target, p.to.offset(e), p.size, gv::get(p.source, p.from.offset(e), p.size));
 }
 
 // A matrix whose axes change places: from.strides {1, a}, to.strides {b, 1}. Tiles of 32 x 32 go through shared memory,
 // so that both sides are read and written along their contiguous axis. blockDim is 32 x 8; blockIdx.z the third axis.
-extern "C" __global__ void __launch_bounds__(256) gv_transpose(const __grid_constant__ gv::CopyParameters p) {
+GV_KERNEL(gv_transpose, gv::CopyParameters, 256, 1) {
     using namespace gv;
     GV_SHARED(u32, tile);  // [32][33]
     const int tx = threadIdx.x % 32, ty = threadIdx.x / 32;
@@ -63,12 +63,12 @@ extern "C" __global__ void __launch_bounds__(256) gv_transpose(const __grid_cons
             put(p.target, to + (row0 + i) * p.to.strides[1] + column0 + tx, p.size, tile[tx * 33 + i]);
 }
 
-extern "C" __global__ void __launch_bounds__(256) gv_fill(const __grid_constant__ gv::FillParameters p) {
+GV_KERNEL(gv_fill, gv::FillParameters, 256, 1) {
     for (gv::i64 e = gv::thread_index(); e < p.count; e += gv::thread_count())
         gv::put(p.target, e, p.size, gv::u32(p.bits));
 }
 
-extern "C" __global__ void __launch_bounds__(256) gv_gather(const __grid_constant__ gv::GatherParameters p) {
+GV_KERNEL(gv_gather, gv::GatherParameters, 256, 1) {
     using namespace gv;
     for (i64 e = thread_index(); e < p.count * p.row; e += thread_count()) {
         const i64 i = e / p.row, at = reinterpret_cast<const i32*>(p.index)[i];
@@ -78,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(256) gv_gather(const __grid_constan
 }
 
 // A thread an element of the output: finds the first source row of its target, and adds them all in their order.
-extern "C" __global__ void __launch_bounds__(256) gv_scatter_add(const __grid_constant__ gv::ScatterParameters p) {
+GV_KERNEL(gv_scatter_add, gv::ScatterParameters, 256, 1) {
     using namespace gv;
     const u64* const sorted = reinterpret_cast<const u64*>(p.sorted);
     const bool floats = is_float(p.source_dtype);

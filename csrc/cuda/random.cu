@@ -10,7 +10,7 @@ struct RandomParameters {
 }  // namespace
 }  // namespace gv
 
-extern "C" __global__ void __launch_bounds__(256) gv_random(const __grid_constant__ gv::RandomParameters p) {
+GV_KERNEL(gv_random, gv::RandomParameters, 256, 1) {
     using namespace gv;
     const u32* const seed = reinterpret_cast<const u32*>(p.seed);
     for (i64 block = thread_index(); 4 * block < p.count; block += thread_count()) {

@@ -60,7 +60,7 @@ __device__ __forceinline__ Best better(Best a, Best b, const ReduceParameters& p
 }  // namespace gv
 
 // A warp a segment.
-extern "C" __global__ void __launch_bounds__(256) gv_sum_rows(const __grid_constant__ gv::ReduceParameters p) {
+GV_KERNEL(gv_sum_rows, gv::ReduceParameters, 256, 1) {
     using namespace gv;
     const bool floats = is_float(p.x_dtype);
     const u32 zero = floats ? 0x80000000u : 0u;  // -0: the identity of addition
@@ -81,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(256) gv_sum_rows(const __grid_const
 }
 
 // 32 neighbouring rows a thread block of 256; blockIdx.y counts segments.
-extern "C" __global__ void __launch_bounds__(256) gv_sum_columns(const __grid_constant__ gv::ReduceParameters p) {
+GV_KERNEL(gv_sum_columns, gv::ReduceParameters, 256, 1) {
     using namespace gv;
     constexpr int WARPS = 8, EACH = LANES / WARPS;
     GV_SHARED(u32, sums);  // [lane][32]
@@ -114,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(256) gv_sum_columns(const __grid_co
 }
 
 // A thread block a row. Shared memory: two words a warp.
-extern "C" __global__ void __launch_bounds__(256) gv_extreme(const __grid_constant__ gv::ReduceParameters p) {
+GV_KERNEL(gv_extreme, gv::ReduceParameters, 256, 1) {
     using namespace gv;
     GV_SHARED(u32, shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;

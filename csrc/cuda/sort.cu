@@ -46,7 +46,7 @@ __device__ __forceinline__ void merge(u64* tile, i64 first, i64 size, int distan
 }  // namespace
 }  // namespace gv
 
-extern "C" __global__ void __launch_bounds__(256) gv_sort_keys(const __grid_constant__ gv::SortParameters p) {
+GV_KERNEL(gv_sort_keys, gv::SortParameters, 256, 1) {
     using namespace gv;
     for (i64 e = thread_index(); e < p.rows * p.padded; e += thread_count()) {
         const i64 row = e / p.padded, i = e % p.padded;
@@ -56,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(256) gv_sort_keys(const __grid_cons
 }
 
 // Sorts every tile (size 0), or ends a merge of `size` keys whose wider steps are done. `padded` is a multiple of TILE.
-extern "C" __global__ void __launch_bounds__(256) gv_sort_tile(const __grid_constant__ gv::SortParameters p) {
+GV_KERNEL(gv_sort_tile, gv::SortParameters, 256, 1) {
     using namespace gv;
     GV_SHARED(u64, tile);
     for (i64 block = blockIdx.x; block < p.rows * p.padded / TILE; block += gridDim.x) {
@@ -73,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(256) gv_sort_tile(const __grid_cons
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) gv_sort_step(const __grid_constant__ gv::SortParameters p) {
+GV_KERNEL(gv_sort_step, gv::SortParameters, 256, 1) {
     using namespace gv;
     for (i64 t = thread_index(); t < p.rows * p.padded / 2; t += thread_count()) {
         const i64 i = t / p.distance * 2 * p.distance + t % p.distance;
@@ -82,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(256) gv_sort_step(const __grid_cons
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) gv_sort_positions(const __grid_constant__ gv::SortParameters p) {
+GV_KERNEL(gv_sort_positions, gv::SortParameters, 256, 1) {
     using namespace gv;
     for (i64 e = thread_index(); e < p.rows * p.row; e += thread_count())
         reinterpret_cast<i32*>(p.out)[e] = i32(reinterpret_cast<const u64*>(p.keys)[e / p.row * p.padded + e % p.row]);

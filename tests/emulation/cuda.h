@@ -2,11 +2,14 @@
 #pragma once
 #include "threads.h"
 
-#define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(...)
-#define __grid_constant__
+// A kernel is a function of the address of its parameters, found by its name; NAME_bytes is their size.
+#define GV_KERNEL(name, Parameters, threads, blocks)                                            \
+    extern "C" const size_t name##_bytes = sizeof(Parameters);                                  \
+    static void body_of_##name(const Parameters& p);                                            \
+    extern "C" void name(const void* p) { body_of_##name(*static_cast<const Parameters*>(p)); } \
+    static void body_of_##name(const Parameters& p)
 #define GV_SHARED(T, name) T* const name = static_cast<T*>(emulation::shared_memory())
 #ifndef GV_EMULATE_ASYNC
 #define GV_EMULATE_ASYNC true

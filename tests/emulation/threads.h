@@ -101,7 +101,6 @@ struct Block {
 #ifdef EMULATION_THREADS
     std::mutex mutex;
     std::condition_variable woken;
-    unsigned generation = 0;
 #else
     jmp_buf scheduler;
     std::vector<std::vector<char> > stacks;
@@ -167,7 +166,7 @@ inline void run_block() {
     order.resize(block->threads.size());
     for (;;) {
         schedule.order(order);
-        bool ran = false;
+        volatile bool ran = false;  // across longjmp
         for (size_t i : order) {
             Thread& t = block->threads[i];
             if (t.state != Thread::running) continue;
@@ -189,7 +188,7 @@ inline void run_block() {
 inline void wait(decltype(Thread::state) state) {
     std::unique_lock<std::mutex> lock(block->mutex);
     self->state = state;
-    if (release()) block->generation++, block->woken.notify_all();
+    if (release()) block->woken.notify_all();
     block->woken.wait(lock, [] { return self->state == Thread::running; });
 }
 inline void run_block() {

@@ -1,0 +1,135 @@
+"""A plan on a GPU: its arena in device memory, its launches recorded once as a CUDA graph and launched as one."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.cuda import driver, kernels
+from gensyn_verify.backends.cuda.launch import Launch, Launches
+from gensyn_verify.backends.device.executor import Executor
+from gensyn_verify.backends.device.plan import Plan
+from gensyn_verify.errors import LimitError
+from gensyn_verify.program.program import Program
+
+HASH_THREADS = 128
+
+
+class CudaMachine:
+    """device.executor.Machine on GPU `number`. `graph=False` launches kernel by kernel."""
+
+    def __init__(self, plan: Plan, number: int = 0, graph: bool = True) -> None:
+        self._device = device = driver.device(number)
+        device.use()
+        shape = (device.multiprocessors, device.shared_bytes, device.capability)
+        needed, free = Launches(plan, 0, *shape).total_bytes, driver.free_bytes()
+        if needed > free:
+            raise LimitError(f"the program needs {needed} bytes on {device.name}, which has {free} free")
+        self._memory = driver.Memory(max(needed, 64))
+        planned = Launches(plan, self._memory.address, *shape)
+        self._launches = planned.launches
+        self._modules = {"": driver.Module(planned.module, "kernels of the program")} if planned.written else {}
+        self._stream = driver.Stream()
+        self._use_graph = graph
+        self._graph: driver.Graph | None = None
+        self._hashes: dict[tuple[tuple[int, int], ...], _Hashes] = {}
+        for launch in self._launches:
+            self._load(launch.module)
+
+    def _load(self, module: str) -> driver.Module:
+        if module not in self._modules:
+            text = kernels.text(module, self._device.capability)
+            self._modules[module] = driver.Module(text, f"kernels {module!r}")
+        return self._modules[module]
+
+    def write(self, offset: int, data: Array) -> None:
+        self._device.use()
+        self._stream.write(self._memory.address + offset, data)
+
+    def read(self, offset: int, nbytes: int) -> Array:
+        self._device.use()
+        return self._stream.read(self._memory.address + offset, nbytes)
+
+    def run(self) -> None:
+        self._device.use()
+        if not self._launches:
+            return
+        if not self._use_graph:
+            self._launch(self._launches)
+            return
+        if self._graph is None:
+            self._stream.begin_capture()
+            self._launch(self._launches)
+            self._graph = self._stream.end_capture()
+        self._stream.launch_graph(self._graph)
+
+    def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        self._device.use()
+        key = tuple(spans)
+        if key not in self._hashes:
+            self._load("blake3")
+            self._hashes[key] = _Hashes(self._memory.address, key, self._stream)
+        hashes = self._hashes[key]
+        self._launch(hashes.launches)
+        return hashes.read(self._stream)
+
+    def synchronize(self) -> None:
+        self._device.use()
+        self._stream.synchronize()
+
+    def _launch(self, launches: Sequence[Launch]) -> None:
+        for one in launches:
+            function = self._modules[one.module].function(one.kernel)
+            self._stream.launch(function, one.grid, one.threads, one.shared, one.parameters)
+
+
+class _Hashes:
+    """BLAKE3 of byte ranges of one memory, level by level for all of them at once; only roots come back."""
+
+    def __init__(self, base: int, spans: Sequence[tuple[int, int]], stream: driver.Stream) -> None:
+        self._count = len(spans)
+        levels = [[max(1, -(-(end - begin) // 1024)) for begin, end in spans]]
+        while max(levels[-1], default=1) > 1:
+            levels.append([-(-n // 2) for n in levels[-1]])
+        table, first = bytearray(), [_starts(level) for level in levels]
+        for depth, level in enumerate(levels):
+            parents = first[depth + 1] if depth + 1 < len(levels) else first[depth]
+            for i, (begin, end) in enumerate(spans):
+                row = (base + begin, end - begin, first[depth][i], level[i], parents[i])
+                table += struct.pack("<5q", *row)
+        self._tables = driver.Memory(max(len(table), 64))
+        # Levels take turns in two buffers, the first as large as the chunks.
+        sizes = [32 * max(1, sum(level)) for level in levels]
+        self._nodes = [driver.Memory(sizes[0]), driver.Memory(sizes[1] if len(sizes) > 1 else 32)]
+        stream.write(self._tables.address, np.frombuffer(bytes(table), np.uint8))
+        stream.synchronize()
+        self.launches = []
+        for depth, level in enumerate(levels):
+            kernel = "gv_blake3_parents" if depth else "gv_blake3_chunks"
+            total, rows = sum(level), max(depth - 1, 0)
+            node, parent = self._nodes[(depth + 1) % 2].address, self._nodes[depth % 2].address
+            if depth == 0:
+                node, parent = parent, 0
+            words = struct.pack("<5q", self._tables.address + 40 * self._count * rows, node, parent, self._count, total)
+            grid = (max(1, -(-total // HASH_THREADS)), 1, 1)
+            shared = 0 if depth else 4 * 17 * HASH_THREADS
+            if total:
+                self.launches.append(Launch("blake3", kernel, grid, HASH_THREADS, shared, (words,)))
+        self._roots = self._nodes[(len(levels) - 1) % 2].address
+
+    def read(self, stream: driver.Stream) -> list[bytes]:
+        out = stream.read(self._roots, 32 * self._count).tobytes() if self._count else b""
+        return [out[32 * i : 32 * i + 32] for i in range(self._count)]
+
+
+def _starts(level: Sequence[int]) -> list[int]:
+    return [0, *accumulate(level)][:-1]
+
+
+def make(program: Program, number: int = 0, keep: bool = False, fuse: bool = True) -> Executor:
+    """An executor of `program` on GPU `number`; BackendError without one, LimitError where its memory is too small."""
+    return Executor(program, lambda plan: CudaMachine(plan, number), keep, fuse)
