@@ -13,7 +13,7 @@ namespace {
 
 constexpr char MAGIC[] = "gvprog01";
 constexpr size_t MAX_PROGRAM_BYTES = size_t(1) << 28;
-constexpr uint32_t MAX_NODES = 1 << 17, MAX_NODE_INPUTS = 1 << 12;
+constexpr uint32_t MAX_NODES = 1 << 17, MAX_NODE_INPUTS = 1 << 11;
 constexpr uint32_t MAX_INPUTS = 64, MAX_OUTPUTS = 16, MAX_INSTRUCTIONS = 4096;  // of a scalar program
 constexpr uint32_t MAX_ATTRIBUTE = 16;
 constexpr size_t MAX_TENSOR_RANK = 8, MAX_NAME = 200;

@@ -22,7 +22,7 @@ INPUT_ROLES = ("state", "batch", "scalar")
 OUTPUT_ROLES = ("state", "metric")
 SKIPPED = "skipped"  # a boolean metric of this name says that the step updated nothing, whatever its loss
 MAX_NODES = 1 << 17
-MAX_NODE_INPUTS = 1 << 12
+MAX_NODE_INPUTS = 1 << 11  # two such nodes can be shown to a contract in one transaction: dispute.md, section 6
 MAX_NAME = 200
 MAX_TOTAL_BYTES = 1 << 44
 

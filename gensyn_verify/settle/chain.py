@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from gensyn_verify.errors import GensynVerifyError
 
 Log = Mapping[str, Any]
+MAX_GAS = 1 << 24  # of a transaction: EIP-7825
 
 
 class ChainError(GensynVerifyError):
@@ -192,9 +193,9 @@ class EmbeddedChain(_Web3Chain):
         super().__init__(Web3(EthereumTesterProvider(self.tester)))
 
     def estimate(self, call: Call) -> int:
-        """A limit that nothing here exceeds: finding less would execute the call some twenty times."""
+        """What any transaction may take: finding less would execute the call some twenty times."""
         self.call(call)
-        return 8_000_000
+        return MAX_GAS
 
     def wait(self) -> None:
         self.mine(1)

@@ -18,7 +18,7 @@ from typing import Any
 
 from gensyn_verify.errors import MalformedError
 from gensyn_verify.program.keccak import keccak256
-from gensyn_verify.settle.chain import Call, Chain, ChainError
+from gensyn_verify.settle.chain import MAX_GAS, Call, Chain, ChainError
 
 KEY_VARIABLE, PASSWORD_VARIABLE = "GVERIFY_KEY", "GVERIFY_PASSWORD"
 GAS_MARGIN = 1.25
@@ -163,7 +163,8 @@ class Wallet:
             plan = self.plan(intent, to, data, value)
             nonce = max(self.chain.nonce(self.address), self.journal.next_nonce)
             fields = {k: v for k, v in plan.call.fields().items() if k != "from"}
-            fields |= {"gas": int(plan.gas * GAS_MARGIN), "nonce": nonce, "chainId": self.chain.chain_id, "type": 2}
+            gas = max(plan.gas, min(int(plan.gas * GAS_MARGIN), MAX_GAS))
+            fields |= {"gas": gas, "nonce": nonce, "chainId": self.chain.chain_id, "type": 2}
             self._sign(intent, fields | dict(zip(FEES, self.chain.fees(), strict=True)))
         for waited in range(1, 1 << 30):
             entries = self.journal.of(intent)

@@ -21,7 +21,7 @@ from gensyn_verify.commit.blake3 import CHUNK_BYTES, chunk_value, parent_value
 from gensyn_verify.program import ops
 from gensyn_verify.program.encoding import node_record
 from gensyn_verify.program.merkle import leaf_digest, seal, split
-from gensyn_verify.program.program import Node
+from gensyn_verify.program.program import MAX_NODE_INPUTS, Node
 from gensyn_verify.program.types import Dtype, TensorType
 from gensyn_verify.protocol.pinpoint import abi
 from gensyn_verify.protocol.pinpoint.leaves import NodeLeaf, Tensor
@@ -185,6 +185,41 @@ def word(x: int) -> bytes:
     return x.to_bytes(8, "big")
 
 
+def descent(trace: Tree, place: int) -> tuple[Meter, Position]:
+    """A game down to the opening of leaf `place` of this trace."""
+    step = 777_777
+    entry = word(step) + keccak(b"after") + keccak(b"batch") + keccak(b"scalars")
+    before = word(step - 1) + keccak(b"before") + bytes(64)
+    log = Tree(STEPS, {step: leaf_digest(entry), step - 1: leaf_digest(before)})
+    meter = Meter(log.root)
+    p = begin(TASK, log.root, STEPS)
+    p = meter.walk(p, log, step)
+    p = meter(
+        p, solver_move(p.stage, entry, log.path(step), before, log.path(step - 1), trace.root, 40, 20, INPUTS, NODES)
+    )
+    p = meter(p, choice(What.PICK))
+    return meter, meter.walk(p, trace, place)
+
+
+def largest_proof() -> tuple[int, int]:
+    """Gas of the largest proof, and the least that its bytes cost (EIP-7623): a node of as many operands as a program
+    allows, one of them from another such node. Their types have the most bytes that are not 0."""
+    wide, first = TensorType(F32, (0, *[(1 << 36) - 1] * 7)), 0x1FFFF
+    operands = (Tensor(wide, keccak(b"operand")),) * MAX_NODE_INPUTS
+    nodes = [Node(ops.Concat(0), (v,) * MAX_NODE_INPUTS, (wide,)) for v in (first - 1, first)]
+    producer, leaf = (
+        NodeLeaf(first + i, node_record(node), operands, (operands[0].root,)).encode() for i, node in enumerate(nodes)
+    )
+    place = INPUTS + 1000
+    trace = Tree(INPUTS + NODES, {place: leaf_digest(leaf), place - 1: leaf_digest(producer)})
+    meter, p = descent(trace, place)
+    p = meter(p, solver_move(p.stage, leaf))
+    p = meter(p, choice(What.OPERAND, MAX_NODE_INPUTS - 1, leaf))
+    move = proof(What.OPERAND, leaf, producer, place - 1, trace.path(place - 1))
+    assert meter(p, move).stage == Stage.SOLVER_WINS
+    return meter.costs[-1].gas, 21_000 + 40 * len(move) - 30 * move.count(0)
+
+
 def game() -> tuple[list[Cost], list[Cost], dict[str, int]]:
     """What the moves of the whole game cost, up to the contested operand; what other ends cost than that one; and what
     else there is to send."""
@@ -197,24 +232,14 @@ def game() -> tuple[list[Cost], list[Cost], dict[str, int]]:
     left = Tensors(a, (row * INNER + k) // 256, data)
     operands = (Tensor(a, left.root), Tensor(b, keccak(b"b")))
     leaf = NodeLeaf(INPUTS + 1000, node_record(node), operands, (output.root,)).encode()
-    place, step = INPUTS + 1000, 777_777
-    trace = Tree(INPUTS + NODES, {place: leaf_digest(leaf), place - 1: keccak(b"previous")})
-    entry = word(step) + keccak(b"after") + keccak(b"batch") + keccak(b"scalars")
-    before = word(step - 1) + keccak(b"before") + bytes(64)
-    log = Tree(STEPS, {step: leaf_digest(entry), step - 1: leaf_digest(before)})
+    place = INPUTS + 1000
     element = column % 256
     value = int.from_bytes(data[4 * element : 4 * element + 4], "little")
     length = INNER + INNER // 128
     results = Tree(length, {length - 1: leaf_digest(word(value)), operation: leaf_digest(word(12345))})
 
-    meter = Meter(log.root)
-    p = begin(TASK, log.root, STEPS)
-    p = meter.walk(p, log, step)
-    p = meter(
-        p, solver_move(p.stage, entry, log.path(step), before, log.path(step - 1), trace.root, 40, 20, INPUTS, NODES)
-    )
-    p = meter(p, choice(What.PICK))
-    p = meter.walk(p, trace, place)
+    trace = Tree(INPUTS + NODES, {place: leaf_digest(leaf), place - 1: keccak(b"previous")})
+    meter, p = descent(trace, place)
     p = meter(p, solver_move(p.stage, leaf))
     p = meter(p, choice(What.OUTPUT, 0, leaf))
     kids = output.kids(0, output.size)

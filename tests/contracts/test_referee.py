@@ -14,6 +14,7 @@ from contracts import gas
 from contracts.referee import contracts
 from gensyn_verify.program.types import Dtype, TensorType
 from gensyn_verify.protocol.pinpoint.position import FIELDS, IllegalMoveError, Position, Stage, What, advance, proof
+from gensyn_verify.settle.chain import MAX_GAS
 
 CHECKED = (
     "stage",
@@ -118,3 +119,8 @@ def test_what_a_game_costs_stays_within_its_limits() -> None:
     assert max(c.gas for c in [*costs, *others]) <= 450_000
     for solver in (True, False):
         assert sum(c.gas for c in costs if c.solver is solver) <= 2_500_000
+
+
+def test_the_largest_nodes_of_a_program_can_be_proven_in_one_transaction() -> None:
+    spent, least = gas.largest_proof()
+    assert least < spent <= MAX_GAS

@@ -28,7 +28,7 @@ from gensyn_verify.program.encoding import (
     scalar_record,
 )
 from gensyn_verify.program.merkle import merkle_root
-from gensyn_verify.program.program import Input, Node, Output, Program, ProgramBuilder
+from gensyn_verify.program.program import MAX_NODE_INPUTS, Input, Node, Output, Program, ProgramBuilder
 from gensyn_verify.program.scalar import OPERATIONS, Constant, Instruction, ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg, TensorType
 
@@ -319,7 +319,7 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         "declares outputs f32[0]",
     ),
     "a negative dimension": (nodes(node(ops.Reshape((-1, -2)))), ProgramError, "negative dimension"),
-    "more inputs than any node has": (nodes(node(ops.Concat(0), (0,) * 4097)), LimitError, "a count of 4097"),
+    "more inputs than any node has": (nodes(node(ops.Concat(0), (0,) * 2049)), LimitError, "a count of 2049"),
     "a header of more nodes than the file": (file(header(0, 2), [], [node()]), ProgramError, "(0, 2)"),
     "a header of fewer scalar programs": (
         file(header(0, 0), [scalar_record(ScalarProgram((Reg.f32,), (), (), (0,)))], []),
@@ -384,6 +384,21 @@ def test_refuses(what: str) -> None:
     assert says in str(caught.value)
     assert str(caught.value).startswith("the program of a stranger")
     assert assert_native_refuses(data)
+
+
+def test_a_node_has_at_most_as_many_inputs_as_a_dispute_can_show() -> None:
+    def concat(inputs: int) -> bytes:
+        return nodes(node(ops.Concat(0), (0,) * inputs, (TensorType(Dtype.f32, (2 * inputs,)),)))
+
+    most, more = concat(MAX_NODE_INPUTS), concat(MAX_NODE_INPUTS + 1)
+    assert encode(decode(most)) == most
+    assert _native.program_digest(most) == decode(most).digest
+    with pytest.raises(LimitError, match="node 0, byte 9: a count of 2049; the limit is 2048"):
+        decode(more)
+    assert "node 0: byte 9: a count of 2049; the limit is 2048" in assert_native_refuses(more)
+    types = (TensorType(Dtype.f32, (2 * 2049,)),)
+    with pytest.raises(LimitError, match=r"node 0 \(Concat\): 2049 inputs; the limit is 2048"):
+        Program((Input("batch", "x", X),), (), (Node(ops.Concat(0), (0,) * 2049, types),), ())
 
 
 def test_a_random_stream_that_two_nodes_draw_from_is_refused() -> None:

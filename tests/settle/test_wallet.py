@@ -10,7 +10,7 @@ import pytest
 
 from gensyn_verify.errors import MalformedError
 from gensyn_verify.program.keccak import keccak256
-from gensyn_verify.settle.chain import Block, ChainError, EmbeddedChain, Follower
+from gensyn_verify.settle.chain import MAX_GAS, Block, ChainError, EmbeddedChain, Follower
 from gensyn_verify.settle.wallet import Journal, Key, Wallet, load_key
 
 KEY = Key(keccak256(b"somebody"))
@@ -92,6 +92,18 @@ def test_a_transaction_that_waits_is_replaced_under_its_nonce(
     assert fees[0] * 1.1 < fees[1] < fees[2] / 1.1
     assert receipt["status"] == 1
     assert chain.balance(OTHER) == 5
+
+
+@pytest.mark.parametrize(
+    ("needed", "sent"), [(21_000, 26_250), (14_000_000, MAX_GAS), (MAX_GAS, MAX_GAS), (20_000_000, 20_000_000)]
+)
+def test_the_margin_of_gas_ends_where_transactions_do(
+    chain: EmbeddedChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: int, sent: int
+) -> None:
+    monkeypatch.setattr(chain, "estimate", lambda call: needed)
+    transfer(chain, tmp_path / "journal")
+    entry = json.loads((tmp_path / "journal").read_text())
+    assert entry["fields"]["gas"] == sent
 
 
 def test_a_nonce_that_another_transaction_took_is_an_error(chain: EmbeddedChain, tmp_path: Path) -> None:

@@ -15,15 +15,13 @@ import typing
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-from gensyn_verify.errors import LimitError, MalformedError
+from gensyn_verify.errors import MalformedError
 from gensyn_verify.program import ops
 from gensyn_verify.program.encoding import MAX_ATTRIBUTE, Reader, Writer, read_node
 from gensyn_verify.program.program import INPUT_ROLES, MAX_NODE_INPUTS, Node
 from gensyn_verify.program.scalar import ScalarProgram
 from gensyn_verify.program.types import Dtype, TensorType
 from gensyn_verify.protocol.pinpoint.sequence import Sequence, Source, sequence
-
-MAX_LEAF_BYTES = 400_000  # what a solver can show in a transaction a challenger can show again
 
 
 @dataclass(frozen=True)
@@ -165,8 +163,6 @@ def _get(r: Reader) -> Tensor:
 
 def decode_leaf(data: bytes) -> Leaf:
     """The leaf of these bytes, of which a node's attributes are not looked at; raises MalformedError."""
-    if len(data) > MAX_LEAF_BYTES:
-        raise LimitError(f"a trace leaf has {len(data)} bytes; the limit is {MAX_LEAF_BYTES}")
     r = Reader(data, "trace leaf")
     kind = r.u(1)
     leaf: Leaf

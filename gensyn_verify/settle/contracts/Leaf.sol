@@ -25,9 +25,8 @@ library Leaf {
 
     uint256 internal constant RECORD = 9;
     uint256 private constant MAX_ELEMENTS = 1 << 36;
-    uint256 private constant MAX_INPUTS = 4096;
+    uint256 private constant MAX_INPUTS = 2048; // of a program too; why so many: docs/dispute.md, section 6
     uint256 private constant MAX_LIST = 16;
-    uint256 private constant MAX_BYTES = 400_000; // 16 million gas of calldata at most: less than any transaction may use
     /// @dev 16 bits an operation, 4 bits an attribute: 1 and 8 are its bytes, 2 is a list of i64.
     uint256 private constant ATTRIBUTES = 0x0228_0000_0028_0018_0000_0222_0002_0008_8222_0222_0002_0002_0128_0111_0228;
 
@@ -35,7 +34,7 @@ library Leaf {
     /// limits of a program: a leaf that fits into a transaction of its solver must fit into one of its challenger.
     function node(bytes calldata leaf) internal pure returns (Node memory n) {
         n.code = Bytes.u(leaf, RECORD, 1);
-        if (Bytes.u(leaf, 0, 1) != 1 || n.code > 14 || leaf.length > MAX_BYTES) revert BadLeaf();
+        if (Bytes.u(leaf, 0, 1) != 1 || n.code > 14) revert BadLeaf();
         n.first = Bytes.u(leaf, 1, 4);
         n.end = RECORD + Bytes.u(leaf, 5, 4);
         uint256 offset = RECORD + 1;

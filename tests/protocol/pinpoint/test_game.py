@@ -30,7 +30,7 @@ from gensyn_verify.program import ops
 from gensyn_verify.program.encoding import node_record
 from gensyn_verify.program.keccak import keccak256
 from gensyn_verify.program.merkle import leaf_digest
-from gensyn_verify.program.program import Node, Program, ProgramBuilder
+from gensyn_verify.program.program import MAX_NODE_INPUTS, Node, Program, ProgramBuilder
 from gensyn_verify.program.scalar import Constant, ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg, TensorType
 from gensyn_verify.protocol.pinpoint import abi
@@ -259,7 +259,7 @@ def test_any_bytes_for_a_leaf(every_kind_run: Run, referee: Referee, seed: int) 
     assert not game.solver_wins, game.silence
 
 
-@pytest.mark.parametrize("operands", [3, 4096, 4097])
+@pytest.mark.parametrize("operands", [3, MAX_NODE_INPUTS, MAX_NODE_INPUTS + 1])
 def test_a_leaf_is_not_larger_than_its_challenger_can_answer(referee: Referee, operands: int) -> None:
     for rank in (0, 8):
         tensor = Tensor(TensorType(Dtype.f32, (1,) * rank), bytes(32))
@@ -268,7 +268,7 @@ def test_a_leaf_is_not_larger_than_its_challenger_can_answer(referee: Referee, o
         digest, first = leaf_digest(leaf, keccak256), len(INPUTS)
         shown = Position(bytes(32), stage=Stage.LEAF_OPEN, inputs=first, place=first, leaf=digest)
         move = solver_move(Stage.LEAF_OPEN, leaf)
-        if operands > 4096 or len(leaf) > 400_000:
+        if operands > MAX_NODE_INPUTS:
             with pytest.raises(IllegalMoveError):
                 referee(shown, move)
         else:
