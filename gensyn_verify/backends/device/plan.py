@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from gensyn_verify import _native
 from gensyn_verify.program.encoding import encode
@@ -204,18 +205,24 @@ class Plan:
 
 
 _DTYPE = {d.code: d for d in Dtype}
-_MAKE: dict[str, Callable[..., Call]] = {
-    "map": lambda program, shape, inputs, outputs: Map(program, shape, _views(inputs), _views(outputs)),
-    "scan": lambda program, shape, inputs, outputs: Scan(program, shape, _views(inputs), _views(outputs)),
-    "dot": lambda *a: Dot(*a[:9], *(_DTYPE[d] for d in a[9:12]), *a[12:]),
-    "reduce": lambda *a: Reduce(*a[:6], x_dtype=_DTYPE[a[6]], y=a[7], y_dtype=_DTYPE[a[8]]),
-    "copy": Copy,
-    "fill": Fill,
-    "gather": lambda *a: Gather(*a[:6], dtype=_DTYPE[a[6]]),
-    "scatter_add": lambda *a: ScatterAdd(*a[:6], source_dtype=_DTYPE[a[6]], out_dtype=_DTYPE[a[7]]),
-    "random": Random,
-    "sort": lambda x, dtype, out, rows, row: Sort(x, _DTYPE[dtype], out, rows, row),
+# The class of every kind, and which arguments are codes of dtypes.
+_MAKE: dict[str, tuple[Callable[..., Call], tuple[int, ...]]] = {
+    "map": (lambda program, shape, inputs, outputs: Map(program, shape, _views(inputs), _views(outputs)), ()),
+    "scan": (lambda program, shape, inputs, outputs: Scan(program, shape, _views(inputs), _views(outputs)), ()),
+    "dot": (Dot, (9, 10, 11)),
+    "reduce": (Reduce, (6, 8)),
+    "copy": (Copy, ()),
+    "fill": (Fill, ()),
+    "gather": (Gather, (6,)),
+    "scatter_add": (ScatterAdd, (6, 7)),
+    "random": (Random, ()),
+    "sort": (Sort, (1,)),
 }
+
+
+def _call(kind: str, *args: Any) -> Call:
+    make, dtypes = _MAKE[kind]
+    return make(*(_DTYPE[a] if i in dtypes else a for i, a in enumerate(args)))
 
 
 def _views(told: tuple[tuple[int, int, tuple[int, ...]], ...]) -> tuple[View, ...]:
@@ -227,6 +234,6 @@ def make_plan(program: Program, keep: bool = False) -> Plan:
     arena_bytes, calls, *places = _native.device_plan(encode(program), keep)
     values, states, metrics = ([Place(o, _DTYPE[d], shape, s) for o, d, shape, s in p] for p in places)
     return Plan(
-        program, arena_bytes, tuple(_MAKE[kind](*args) for kind, *args in calls), tuple(values[: len(program.inputs)]),
+        program, arena_bytes, tuple(_call(*c) for c in calls), tuple(values[: len(program.inputs)]),
         tuple(states), tuple(metrics), tuple(values),
     )  # fmt: skip
