@@ -87,14 +87,15 @@ test-floats: $(VENV)/.dev $(NODE)/.package-lock.json
 test-mutants: $(VENV)/.dev $(NODE)/.package-lock.json
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python contracts/mutants.py $(ARGS)
 
-# For all operands, results of the soft floats are canonical; from any state, most messages of a settlement create and
-# destroy no money (which ones: tests/contracts/SettlementProofs.sol). By halmos, in an environment of its own.
+# For all operands, results of the soft floats are canonical; from any state, no message of a settlement creates or
+# destroys money (what bounds that: tests/contracts/PayoutProofs.sol). By halmos, in an environment of its own.
 HALMOS = FOUNDRY_OUT=build/proofs/out FOUNDRY_CACHE_PATH=build/proofs/cache \
   PATH=$(CURDIR)/build/proofs/bin:$(CURDIR)/$(NODE)/.bin:$$PATH halmos --forge-build-out build/proofs/out
 test-proofs: $(NODE)/.package-lock.json
 	$(PYTHON) -m venv build/proofs && build/proofs/bin/python -m pip --disable-pip-version-check install --quiet halmos==0.3.3
 	$(HALMOS) --contract SoftFloat32Proofs --solver z3 --solver-timeout-assertion 120000 $(ARGS)
 	$(HALMOS) --contract SettlementProofs --solver-timeout-assertion 120000 $(ARGS)
+	$(HALMOS) --contract PayoutProofs --solver-timeout-assertion 120000 $(ARGS)
 
 $(NODE)/.package-lock.json: tests/contracts/package-lock.json
 	npm ci --prefix tests/contracts --ignore-scripts --no-audit --no-fund

@@ -6,6 +6,7 @@ import {IReferee, Position} from "./IReferee.sol";
 /// @title Tasks, claims, committees, disputes and the money in them: docs/settlement.md
 /// @notice No proxy and no owner. The guardian may stop new tasks, nothing else. Payments are credits, pulled.
 /// @dev One contract has one asset. Every amount that comes in is `locked` until it is a credit, then `owed`.
+/// What is virtual is so for the proofs alone (tests/contracts/PayoutProofs.sol).
 contract Settlement {
     // ---------------------------------------------------------------------------------------------- types
 
@@ -430,7 +431,7 @@ contract Settlement {
     }
 
     /// @dev Draws the committee by lots over the seats that there were at the commitment; whether there were enough.
-    function _draw(uint256 id, Task storage t, bytes32 beacon) private returns (bool) {
+    function _draw(uint256 id, Task storage t, bytes32 beacon) internal virtual returns (bool) {
         (uint256 wanted, uint256 pool, uint256 found) = (t.seats, t.pool, 0);
         uint32[] memory drawn = new uint32[](wanted);
         for (uint256 j = 0; found < wanted && pool > 0 && j < DRAWS * wanted; ++j) {
@@ -710,7 +711,7 @@ contract Settlement {
         if (!done || (answer.length > 0 && abi.decode(answer, (uint256)) != 1)) revert TransferFailed();
     }
 
-    function _credit(address to, uint256 amount) private {
+    function _credit(address to, uint256 amount) internal virtual {
         if (amount == 0) return;
         locked -= uint128(amount);
         owed += uint128(amount);
@@ -782,7 +783,7 @@ contract Settlement {
     }
 
     /// @dev The hash of the block `DELAY` after `from`: known to nobody when `from` was mined, and kept by the EVM for 256 blocks.
-    function _lot(uint256 from) private view returns (bytes32 hash) {
+    function _lot(uint256 from) internal view virtual returns (bytes32 hash) {
         uint256 number = from + DELAY;
         if (block.number <= number) revert TooEarly(number);
         hash = blockhash(number);
