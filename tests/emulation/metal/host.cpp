@@ -1,13 +1,12 @@
 // Runs Metal kernels, compiled with metal_stdlib, on the threads of threads.h.
-#include "../threads.h"
-#include "metal_stdlib"
+#include "threads.h"
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
 
 namespace {
 
-// Subnormal operands and results of float operations become zeros while it lives, as on an Apple GPU.
+// Subnormal operands and results of float operations are zeros while it lives, as on an Apple GPU.
 class Flushing {
   public:
 #if defined(__x86_64__)
@@ -26,28 +25,34 @@ class Flushing {
     ~Flushing() { asm volatile("msr fpcr, %0" ::"r"(before_)); }
 
   private:
-    ulong before_;
+    unsigned long before_;
 #endif
 };
 
-using Kernel = void(uchar*, const long*, uint3, uint3, uint3, uint, uint, uint);
-
+struct uint3 {
+    unsigned x, y, z;
+};
 uint3 three(const emulation::Dim& d) { return {d.x, d.y, d.z}; }
+
+// GV_KERNEL of kernels/metal/common.metal.
+using Kernel = void(unsigned char* arena, const long* given, uint3 group, uint3 groups, uint3 size, unsigned me,
+                    unsigned lane, unsigned simdgroup);
 
 }  // namespace
 
 extern "C" {
 void gv_host_barrier() { emulation::barrier(); }
-ulong gv_host_shuffle_down(ulong value, uint delta) {
+unsigned long gv_host_shuffle_down(unsigned long value, unsigned delta) {
     return emulation::exchange(0xFFFFFFFFu, value, emulation::self->index % emulation::WARP + delta);
 }
 void* gv_host_threadgroup_memory() { return emulation::shared_memory(); }
 
 // groups[3] threadgroups of `size` threads, a multiple of 32.
-void gv_host_run(Kernel* body, uchar* arena, const long* given, const uint* groups, uint size, ulong seed, int flush) {
+void gv_host_run(Kernel* body, unsigned char* arena, const long* given, const unsigned* groups, unsigned size,
+                 unsigned long seed, int flush) {
     emulation::schedule = emulation::Schedule();
     emulation::schedule.seed = seed;
-    for (ulong i = 0; i < seed; i++) emulation::schedule.next();
+    for (unsigned long i = 0; i < seed; i++) emulation::schedule.next();
     const emulation::Dim all{groups[0], groups[1], groups[2]}, one{size, 1, 1};
     const Flushing flushing(flush != 0);
     emulation::launch(all, one, 32768, [&] {

@@ -1,0 +1,127 @@
+"""Metal kernels on the host: MSL compiled as C++ with tests/emulation/metal, behind the interface of metal.machine.
+
+A source is compiled once, wherever in a run of tests it comes up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gensyn_verify import backends
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.device.executor import Executor
+from gensyn_verify.backends.device.plan import Plan
+from gensyn_verify.backends.metal import MetalMachine
+from gensyn_verify.program import Program
+
+EMULATION = Path(__file__).resolve().parents[2] / "emulation" / "metal"
+FLAGS = ["-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror"]
+# The pragmas and attributes are Metal's, and so is a kernel that takes more than it reads.
+MSL_FLAGS = [
+    "-x", "c++", "-std=c++14", "-Wno-attributes", "-Wno-unknown-pragmas", "-Wno-unused-parameter",
+    "-Wno-unused-variable",  # a scalar program may hold more than its outputs need
+]  # fmt: skip
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ compiles the kernels")
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="gensyn-verify-metal-")
+
+
+@cache
+def _load(source: str, flags: tuple[str, ...]) -> ctypes.CDLL:
+    name = Path(_folder().name) / hashlib.sha256(source.encode()).hexdigest()
+    name.with_suffix(".cpp").write_text(source)
+    command = ["g++", *FLAGS, *flags, f"-I{EMULATION}", str(name.with_suffix(".cpp")), "-o", str(name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(f"{' '.join(command)}\n{done.stderr}")
+    return ctypes.CDLL(str(name), mode=ctypes.RTLD_GLOBAL)
+
+
+@cache
+def _host() -> ctypes.CDLL:
+    return _load((EMULATION / "host.cpp").read_text(), ("-std=c++17", f"-I{EMULATION.parent}"))
+
+
+@dataclass(frozen=True)
+class HostLibrary:
+    """metal.machine.Library on this CPU.
+
+    seed   the order in which threads run (tests/emulation/threads.h)
+    flush  whether float operations flush subnormals, as Apple GPUs do
+    """
+
+    seed: int = 0
+    flush: bool = False
+
+    def compile(self, source: str) -> Any:
+        _host()
+        return _Kernels(_load(source, tuple(MSL_FLAGS)), self)
+
+    def buffer(self, nbytes: int) -> Any:
+        memory = np.zeros(nbytes + 64, np.uint8)
+        return memory[-memory.ctypes.data % 64 :][:nbytes]
+
+    def read(self, buffer: Array, offset: int, nbytes: int) -> Array:
+        assert 0 <= offset <= offset + nbytes <= len(buffer)
+        return buffer[offset : offset + nbytes].copy()
+
+    def write(self, buffer: Array, offset: int, data: Array) -> None:
+        assert 0 <= offset <= offset + len(data) <= len(buffer)
+        buffer[offset : offset + len(data)] = data
+
+
+class _Kernels:
+    def __init__(self, code: ctypes.CDLL, library: HostLibrary) -> None:
+        self._code = code
+        self._library = library
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        body = self._code[name]
+
+        def kernel(buffer: Array, given: list[int], threads: Sequence[int], group_size: Sequence[int]) -> None:
+            (size, one_y, one_z), (x, y, z) = group_size, threads
+            assert one_y == one_z == 1
+            assert size % 32 == 0
+            assert x % size == 0
+            assert size <= 1024
+            assert len(given) <= 512  # 4 KiB by value
+            _host().gv_host_run(
+                body, ctypes.c_void_p(buffer.ctypes.data), (ctypes.c_int64 * len(given))(*given),
+                (ctypes.c_uint32 * 3)(x // size, y, z), ctypes.c_uint32(size), ctypes.c_uint64(self._library.seed),
+                int(self._library.flush),
+            )  # fmt: skip
+
+        return kernel
+
+
+def on_metal(
+    program: Program,
+    inputs: Mapping[str, Array],
+    library: HostLibrary = HostLibrary(),
+    keep: bool = False,
+    fuse: bool = True,
+) -> tuple[dict[str, Array], MetalMachine]:
+    """All outputs of one step, and the machine that computed them."""
+    machines: list[MetalMachine] = []
+
+    def machine(plan: Plan) -> MetalMachine:
+        machines.append(MetalMachine(plan, library))
+        return machines[-1]
+
+    results = backends.evaluate(program, inputs, lambda p: Executor(p, machine, keep, fuse))  # type: ignore[arg-type]
+    return results, machines[0]

@@ -1,0 +1,332 @@
+"""The Metal kernels, run on the host, give the bits of the definition: every node kind, and random programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from metal_host import HostLibrary, needs_compiler, on_metal
+from native import assert_same_bits
+from strategies import programs, random_tensor, special_words
+
+from gensyn_verify import backends
+from gensyn_verify.backends import reference
+from gensyn_verify.backends.arrays import CARRIER, Array, narrow
+from gensyn_verify.backends.metal import launches, make, source
+from gensyn_verify.errors import BackendError
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, TensorType, Value, functions, ops
+from gensyn_verify.program.scalar import OPERATIONS, Instruction, ScalarProgram
+
+pytestmark = needs_compiler
+FLOATS = [Dtype.f32, Dtype.bf16, Dtype.f16]
+NUMBERS = [d for d in Dtype if d is not Dtype.boolean]
+WORD = {Reg.f32: Dtype.f32, Reg.i32: Dtype.i32, Reg.u32: Dtype.u32, Reg.boolean: Dtype.boolean}
+
+
+def special_inputs(program: Program) -> dict[str, Array]:
+    rng = np.random.default_rng(1)
+    return {i.name: random_tensor(rng, i.type.dtype, i.type.shape, 0.1) for i in program.inputs}
+
+
+def everyday_inputs(program: Program) -> dict[str, Array]:
+    """Floats that no sum or product takes near the subnormal range; integers below 50."""
+    rng = np.random.default_rng(2)
+
+    def tensor(t: TensorType) -> Array:
+        if t.dtype.is_float:
+            return narrow(rng.standard_normal(t.shape).astype(np.float32), t.dtype)
+        return rng.integers(0, 2 if t.dtype is Dtype.boolean else 50, t.shape).astype(CARRIER[t.dtype])
+
+    return {i.name: tensor(i.type) for i in program.inputs}
+
+
+def check(program: Program, seeds: Sequence[int] = (0, 3)) -> None:
+    """The bits of the definition, whatever the order of threads, flushing or not; on everyday numbers without help."""
+    for inputs, alone in ((special_inputs(program), False), (everyday_inputs(program), True)):
+        wanted = backends.evaluate(program, inputs, "reference")
+        for seed in seeds:
+            found, machine = on_metal(program, inputs, HostLibrary(seed, flush=seed != 0))
+            assert_same_bits(found, wanted, f"seed {seed}")
+            assert not (alone and machine.host_calls)
+
+
+def builder(write: Callable[[ProgramBuilder], Sequence[Value]]) -> Program:
+    g = ProgramBuilder()
+    for n, value in enumerate(write(g)):
+        g.output("metric", f"out{n:03}", value)
+    return g.build()
+
+
+# ---- map and scan -----------------------------------------------------------------------------------------------
+
+
+def operations_program(n: int) -> Program:
+    """A map of every operation on all pairs of n operands; a third operand is the second, in reverse."""
+    g = ProgramBuilder()
+    columns = {reg: g.input("batch", f"{reg.name}_column", TensorType(d, (n, 1))) for reg, d in WORD.items()}
+    rows = {reg: g.input("batch", f"{reg.name}_row", TensorType(d, (n,))) for reg, d in WORD.items()}
+    backwards = {reg: g.slice(v, (n - 1,), (n,), (-1,)) for reg, v in rows.items()}
+    for op in OPERATIONS.values():
+        arity = len(op.operands)
+        scalar = ScalarProgram(op.operands, (), (Instruction(op.name, tuple(range(arity))),), (arity,))
+        number = g._scalars.setdefault(scalar, len(g._scalars))
+        operands = [where[reg] for where, reg in zip((columns, rows, backwards), op.operands, strict=False)]
+        g.output("metric", op.name, g.emit(ops.Map(number, (n, n), (WORD[op.result],)), *operands)[0])
+    return g.build()
+
+
+def test_every_operation_on_pairs_of_special_and_random_operands() -> None:
+    n = 75
+    program, rng = operations_program(n), np.random.default_rng(1)
+    inputs = {}
+    for i in program.inputs:
+        words = rng.integers(0, 1 << 32, n, dtype=np.uint64).astype(np.uint32)
+        special = special_words(i.type.dtype.reg)
+        words[: len(special)] = special
+        array = words.astype(np.uint8) & 1 if i.type.dtype is Dtype.boolean else words
+        inputs[i.name] = array.view(CARRIER[i.type.dtype]).reshape(i.type.shape)
+    wanted = backends.evaluate(program, inputs, "reference")
+    for library in (HostLibrary(), HostLibrary(flush=True)):
+        found, machine = on_metal(program, inputs, library)
+        assert_same_bits(found, wanted, str(library))
+        assert len(machine.host_calls) == len(launches.ROUNDING)  # the integer operations need no help
+
+
+def test_maps_of_every_storage_broadcast_and_strided() -> None:
+    def write(g: ProgramBuilder) -> list[Value]:
+        out = []
+        for d in Dtype:
+            x = g.input("batch", f"{d.name}_x", TensorType(d, (5, 3, 7)))
+            y = g.input("batch", f"{d.name}_y", TensorType(d, (3, 1)))
+            twice = g.permute(g.slice(x, (4, 0, 6), (3, 3, 4), (-2, 1, -2)), (2, 1, 0))
+            if d is Dtype.boolean:
+                out.append(g.map(lambda a, b: a ^ b, x, y))
+            elif d.is_float:
+                out += [g.map(lambda a, b: a * b + 1.0, x, y, dtype=to) for to in FLOATS]
+                out.append(g.map(lambda a: a + a, twice))
+            else:
+                out += [g.map(lambda a, b: a * b + 3, x, y), g.map(lambda a: a + a, twice)]
+        return out
+
+    check(builder(write))
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf", "sin", "pow"])
+def test_published_functions(name: str) -> None:
+    function = getattr(functions, name)
+
+    def write(g: ProgramBuilder) -> list[Value]:
+        x = g.input("batch", "x", TensorType(Dtype.f32, (1000,)))
+        return [g.map(lambda a: function(a, a) if name == "pow" else function(a), x)]
+
+    program = builder(write)
+    inputs = special_inputs(program)
+    wanted = backends.evaluate(program, inputs, "reference")
+    for flush in (False, True):
+        assert_same_bits(on_metal(program, inputs, HostLibrary(flush=flush))[0], wanted, name)
+
+
+def test_scans_carry_what_they_stored() -> None:
+    def write(g: ProgramBuilder) -> list[Value]:
+        out: list[Value] = []
+        for d in FLOATS:
+            start = g.input("batch", f"{d.name}_a", TensorType(d, (3,)))
+            x = g.input("batch", f"{d.name}_x", TensorType(d, (9, 2, 3)))
+            out += g.scan(lambda c, v: c * 0.5 + v, [start], [x])
+            zero = g.input("batch", f"{d.name}_z", TensorType(d, ()))
+            out += g.scan(lambda s, e, v: [s + v, e - v], [zero, start], [g.slice(x, (8, 0, 0), (9, 2, 3), (-1, 1, 1))])
+        return out
+
+    check(builder(write))
+
+
+def test_arrangements_that_differ_in_length_alone_are_one_kernel() -> None:
+    def write(g: ProgramBuilder) -> list[Value]:
+        xs = [g.input("batch", f"x{n}", TensorType(Dtype.f32, (n, 2))) for n in (1, 5, 300)]
+        return [g.map(lambda a: a * 3.0, x) for x in xs]
+
+    program = builder(write)
+    _, machine = on_metal(program, everyday_inputs(program))
+    assert len(machine.kernels) == 1
+    check(program)
+
+
+# ---- dot --------------------------------------------------------------------------------------------------------
+
+
+def test_products_of_every_length_cut_into_blocks() -> None:
+    def write(g: ProgramBuilder) -> list[Value]:
+        out = []
+        for k in (0, 1, 15, 16, 17, 127, 128, 129, 192, 193, 256, 320, 321):
+            a = g.input("batch", f"a{k:03}", TensorType(Dtype.f32, (5, k)))
+            b = g.input("batch", f"b{k:03}", TensorType(Dtype.f32, (k, 3)))
+            out.append(g.dot(a, b))
+        return out
+
+    check(builder(write))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (63, 65), (64, 64), (130, 2)])
+def test_products_of_every_storage_side_and_batch(shape: tuple[int, int]) -> None:
+    m, n = shape
+    k = 33
+
+    def write(g: ProgramBuilder) -> list[Value]:
+        out = []
+        for number, (da, db) in enumerate(zip(FLOATS, [Dtype.f16, Dtype.f32, Dtype.bf16], strict=True)):
+            for ta, tb in ((False, False), (True, False), (False, True), (True, True)):
+                batch_a, batch_b = ((2,), (2,)) if ta == tb else ((2,), ()) if ta else ((), (2,))
+                name = f"{number}{int(ta)}{int(tb)}"
+                a = g.input("batch", f"a{name}", TensorType(da, (*batch_a, *((k, m) if ta else (m, k)))))
+                b = g.input("batch", f"b{name}", TensorType(db, (*batch_b, *((n, k) if tb else (k, n)))))
+                out += g.emit(ops.Dot(ta, tb, db), a, b)
+        return out
+
+    program = builder(write)
+    for inputs in (special_inputs(program), everyday_inputs(program)):
+        wanted = backends.evaluate(program, inputs, "cpu")
+        assert_same_bits(on_metal(program, inputs, HostLibrary(5, True))[0], wanted, str(shape))
+
+
+# ---- reduce -----------------------------------------------------------------------------------------------------
+
+
+def reductions(shape: tuple[int, ...], axes: tuple[int, ...], dtype: Dtype) -> Program:
+    def write(g: ProgramBuilder) -> list[Value]:
+        x = g.input("batch", "x", TensorType(dtype, shape))
+        names = ops.REDUCTIONS if np.prod([shape[a] for a in axes]) else ("sum",)
+        return [g.reduce(name, x, axes) for name in names]
+
+    return builder(write)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 31, 33, 63, 64, 65, 1000, 2047, 2048, 2049, 4100])
+def test_sums_and_extremes_of_rows_and_columns(n: int) -> None:
+    check(reductions((3, n), (1,), Dtype.f32))
+    check(reductions((n, 35), (0,), Dtype.f32))
+
+
+@pytest.mark.parametrize("shape", [(1, 131_073), (131_073, 2)])
+def test_sums_of_more_than_64_segments(shape: tuple[int, int]) -> None:
+    def write(g: ProgramBuilder) -> list[Value]:
+        return [g.reduce("sum", g.input("batch", "x", TensorType(Dtype.f32, shape)), (int(shape[0] > 1) ^ 1,))]
+
+    check(builder(write), seeds=(3,))
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_reductions_of_every_storage(dtype: Dtype) -> None:
+    check(reductions((4, 70, 3), (1,), dtype))
+    check(reductions((70, 3, 5), (0, 2), dtype))
+
+
+def test_a_sum_of_negative_zeros_and_extremes_of_nans_and_zeros() -> None:
+    words = [0x80000000, 0, 0x7F800001, 0xFFC00000, 0xFFFFFFFF, 0x3F800000, 0xFF800000, 1, 0x80000001]
+    rng = np.random.default_rng(0)
+    x = rng.choice(np.array(words, np.uint32), (300, 5)).view(np.float32)
+    x[:20] = -0.0
+    program = reductions((300, 5), (1,), Dtype.f32)
+    wanted = backends.evaluate(program, {"x": x}, "reference")
+    for flush in (False, True):
+        assert_same_bits(on_metal(program, {"x": x}, HostLibrary(flush=flush))[0], wanted, f"flush {flush}")
+
+
+# ---- the rest ---------------------------------------------------------------------------------------------------
+
+
+def test_layouts_of_every_width() -> None:
+    def write(g: ProgramBuilder) -> list[Value]:
+        out = []
+        for d in (Dtype.f32, Dtype.bf16, Dtype.u8):
+            x = g.input("batch", d.name, TensorType(d, (4, 5, 6)))
+            out += [
+                g.pad(x, (1, 0, 2), (0, 3, 1), (1, 0, 2), 77),
+                g.concat([x, g.slice(x, (3, 0, 0), (4, 5, 6), (-1, 1, 1))], 1),
+                g.reshape(g.permute(x, (2, 0, 1)), (24, 5)),
+                g.reshape(g.window(x, (2, 3), (1, 2), (2, 1)), (4 * 2 * 3, -1 + 3 + 1, 2)),
+                g.reshape(g.broadcast(g.slice(x, (0, 0, 0), (1, 5, 1)), (3, 5, 2)), (30,)),
+            ]
+        return out
+
+    check(builder(write))
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_rows_are_gathered_and_added_in_order(dtype: Dtype) -> None:
+    def write(g: ProgramBuilder) -> list[Value]:
+        data = g.input("batch", "data", TensorType(dtype, (40, 3)))
+        index = g.input("batch", "index", TensorType(Dtype.i32, (7, 30)))
+        source_ = g.input("batch", "source", TensorType(dtype, (7, 30, 2)))
+        return [g.gather(data, index), g.scatter_add(source_, index, 40), g.scatter_add(source_, index, 0)]
+
+    program = builder(write)
+    check(program)
+    inputs = everyday_inputs(program)
+    inputs["index"] = np.random.default_rng(3).integers(-3, 44, (7, 30)).astype(np.int32)
+    wanted = backends.evaluate(program, inputs, "reference")
+    assert_same_bits(on_metal(program, inputs, HostLibrary(1, True))[0], wanted, "indices outside")
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+@pytest.mark.parametrize("shape", [(1, 1), (60, 7), (2, 700)])
+def test_sorted_positions(dtype: Dtype, shape: tuple[int, int]) -> None:
+    program = builder(lambda g: [g.sort(g.input("batch", "x", TensorType(dtype, shape)))])
+    check(program)
+
+
+@pytest.mark.parametrize("row", [2049, 9000])
+def test_sorted_positions_of_long_rows(row: int) -> None:
+    program = builder(lambda g: [g.sort(g.input("batch", "x", TensorType(Dtype.f32, (2, row))))])
+    inputs = special_inputs(program)
+    wanted = backends.evaluate(program, inputs, "cpu")
+    assert_same_bits(on_metal(program, inputs, HostLibrary(3))[0], wanted, "long rows")
+
+
+def test_random_words() -> None:
+    def write(g: ProgramBuilder) -> list[Value]:
+        seed = g.input("batch", "seed", TensorType(Dtype.u32, (2,)))
+        step = g.input("scalar", "step", TensorType(Dtype.u32, ()))
+        return [g.random(seed, step, (n,)) for n in (0, 1, 5, 1030)]
+
+    check(builder(write))
+
+
+def test_counters_of_random_words_above_32_bits() -> None:
+    library = HostLibrary()
+    kernel = library.compile(source.kernels()).gv_random
+    buffer = library.buffer(256)
+    library.write(buffer, 0, np.array([11, 22, 33], np.uint32).view(np.uint8))
+    first, count, stream = (1 << 32) - 2, 22, 7
+    kernel(buffer, [0, 8, 64, stream, count, first], threads=[32, 1, 1], group_size=[32, 1, 1])
+    found = library.read(buffer, 64, 4 * count).view(np.uint32)
+    block = first + np.arange(6, dtype=np.uint64)
+    counter = (block & np.uint64(0xFFFFFFFF), block >> np.uint64(32), np.full(6, stream), np.full(6, 33))
+    wanted = np.stack(reference.philox(counter, (11, 22)), -1).reshape(-1)[:count]
+    np.testing.assert_array_equal(found, wanted)
+
+
+# ---- programs ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(program=programs(), seed=st.integers(0, 5), flush=st.booleans(), keep=st.booleans())
+def test_random_programs(program: Program, seed: int, flush: bool, keep: bool) -> None:
+    inputs = special_inputs(program)
+    wanted = backends.evaluate(program, inputs, "reference")
+    found, _ = on_metal(program, inputs, HostLibrary(seed, flush), keep=keep)
+    assert_same_bits(found, wanted, f"seed {seed}, flush {flush}, keep {keep}")
+
+
+def test_without_an_apple_gpu_the_backend_says_so() -> None:
+    program = builder(lambda g: [g.input("batch", "x", TensorType(Dtype.f32, (1,)))])
+    try:
+        import torch
+    except ImportError:
+        torch = None
+    if torch is not None and torch.backends.mps.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(BackendError, match="backend metal"):
+        make(program)
