@@ -1,0 +1,291 @@
+"""A plan on a device of torch: the arena is one uint8 tensor, and every call is one or more launches of kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from triton import knobs
+
+from gensyn_verify import _native
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.device import plan
+from gensyn_verify.errors import BackendError
+from gensyn_verify.kernels import (
+    triton_copy,
+    triton_dot,
+    triton_gather,
+    triton_map,
+    triton_random,
+    triton_reduce,
+    triton_sort,
+)
+from gensyn_verify.program import ops
+from gensyn_verify.program.types import Dtype
+
+BLOCK = 1024  # lanes a program of kernels without an order
+TILE = 64  # rows and columns of c a program of dot, at most
+OUTSIDE = {Dtype.f32: 0x7FC00000, Dtype.bf16: 0x7FC0, Dtype.f16: 0x7E00}  # what gather gives for a bad index
+_CARRIER = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """`count` elements between the launches of one call; the same memory for every call, by number."""
+
+    number: int
+    count: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel on `programs` programs."""
+
+    kernel: Any
+    programs: int
+    args: tuple[Any, ...]
+    constants: dict[str, Any]
+
+    def __call__(self) -> None:
+        self.kernel[(self.programs,)](*self.args, **self.constants, num_warps=4, enable_fp_fusion=False)
+
+
+def _above(n: int, most: int) -> int:
+    """The power of two that n elements fill, at most `most`."""
+    return min(most, 1 << max(n - 1, 0).bit_length())
+
+
+class TritonMachine:
+    """device.executor.Machine on "cuda", "cuda:N", or "cpu" in the interpreter."""
+
+    def __init__(self, plan_: plan.Plan, device: str = "cuda") -> None:
+        self._plan = plan_
+        self._device = torch.device(device)
+        interpreted = bool(knobs.runtime.interpret)
+        if (self._device.type == "cpu") != interpreted:
+            raise BackendError(
+                f"backend triton on {device!r}: Triton's interpreter is {'on' if interpreted else 'off'}; "
+                "set TRITON_INTERPRET=1 before the start for cpu, and unset it for a GPU"
+            )
+        try:
+            self._arena = torch.zeros(max(plan_.arena_bytes, 1), dtype=torch.uint8, device=self._device)
+        except (RuntimeError, AssertionError) as error:
+            raise BackendError(
+                f"backend triton: no {plan_.arena_bytes} bytes on device {device!r} ({error}); use cpu"
+            ) from error
+        self._launches = self._with_scratch([launch for call in plan_.calls for launch in self._lower(call)])
+
+    def write(self, offset: int, data: Array) -> None:
+        self._arena[offset : offset + len(data)].copy_(torch.from_numpy(np.array(data)))
+
+    def read(self, offset: int, nbytes: int) -> Array:
+        return self._arena[offset : offset + nbytes].cpu().numpy()
+
+    def run(self) -> None:
+        with np.errstate(all="ignore"):  # the interpreter computes in NumPy
+            for launch in self._launches:
+                launch()
+
+    def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        return [_native.blake3_root(self.read(begin, end - begin).data) for begin, end in spans]
+
+    # ---- memory ----
+
+    def _at(self, offset: int, size: int) -> torch.Tensor:
+        """The arena from `offset` on, as integers of `size` bytes."""
+        rest = self._arena[offset:]
+        return rest[: len(rest) // size * size].view(_CARRIER[size])
+
+    def _with_scratch(self, launches: list[Launch]) -> list[Launch]:
+        wanted = [a for launch in launches for a in launch.args if isinstance(a, Scratch)]
+        held = {
+            number: torch.empty(
+                max(s.count * s.dtype.itemsize for s in wanted if s.number == number),
+                dtype=torch.uint8,
+                device=self._device,
+            )
+            for number in {s.number for s in wanted}
+        }
+
+        def resolve(a: Any) -> Any:
+            return held[a.number][: a.count * a.dtype.itemsize].view(a.dtype) if isinstance(a, Scratch) else a
+
+        return [replace(launch, args=tuple(map(resolve, launch.args))) for launch in launches]
+
+    # ---- calls ----
+
+    def _lower(self, call: plan.Call) -> list[Launch]:
+        lower: dict[type, Callable[[Any], list[Launch]]] = {
+            plan.Map: self._map,
+            plan.Scan: self._scan,
+            plan.Dot: self._dot,
+            plan.Reduce: self._reduce,
+            plan.Copy: self._copy,
+            plan.Fill: self._fill,
+            plan.Gather: self._gather,
+            plan.ScatterAdd: self._scatter_add,
+            plan.Random: self._random,
+            plan.Sort: self._sort,
+        }
+        return [launch for launch in lower[type(call)](call) if launch.programs]
+
+    def _map(self, c: plan.Map) -> list[Launch]:
+        views = (*c.inputs, *c.outputs)
+        n = math.prod(c.shape)
+        shape, strides = triton_map.collapse(c.shape, [v.strides for v in views])
+        operands = tuple(triton_map.Operand(v.dtype, s) for v, s in zip(views, strides, strict=True))
+        kernel = triton_map.map_kernel(
+            triton_map.Elementwise(
+                self._plan.program.scalar_programs[c.program],
+                (0, *shape[1:]),  # the first length is in n alone
+                operands[: len(c.inputs)],
+                operands[len(c.inputs) :],
+                triton_map.is_wide(shape, strides),
+            )
+        )
+        block = triton_map.BLOCK
+        pointers = [self._at(v.offset, v.dtype.size) for v in views]
+        return [Launch(kernel, -(-n // block), (*pointers, n), {"BLOCK": block})]
+
+    def _scan(self, c: plan.Scan) -> list[Launch]:
+        carried = len(c.outputs)
+        views = (*c.inputs, *c.outputs)
+        inner = [v.strides if i < carried else v.strides[1:] for i, v in enumerate(views)]
+        steps = [0 if i < carried else v.strides[0] for i, v in enumerate(views)]
+        n = math.prod(c.shape[1:])
+        shape, strides = triton_map.collapse(c.shape[1:], inner)
+        operands = tuple(triton_map.Operand(v.dtype, s, step) for v, s, step in zip(views, strides, steps, strict=True))
+        kernel = triton_map.scan_kernel(
+            triton_map.Elementwise(
+                self._plan.program.scalar_programs[c.program],
+                (0, *shape[1:]),
+                operands[: len(c.inputs)],
+                operands[len(c.inputs) :],
+                triton_map.is_wide((c.shape[0], *shape), [(t, *s) for t, s in zip(steps, strides, strict=True)]),
+            )
+        )
+        block = triton_map.SERIES
+        pointers = [self._at(v.offset, v.dtype.size) for v in views]
+        programs = -(-n // block) if c.shape[0] else 0
+        return [Launch(kernel, programs, (*pointers, n, c.shape[0]), {"BLOCK": block})]
+
+    def _dot(self, c: plan.Dot) -> list[Launch]:
+        M, N = _above(c.m, TILE), _above(c.n, TILE)
+        leading = triton_dot.leading_blocks(c.k)
+        a_strides = (1, c.m) if c.transpose_a else (c.k, 1)
+        b_strides = (1, c.k) if c.transpose_b else (c.n, 1)
+        args = (
+            self._at(c.a, c.a_dtype.size), self._at(c.b, c.b_dtype.size), self._at(c.c, c.c_dtype.size),
+            c.m, c.n, leading, c.k - leading * triton_dot.BLOCK_K,
+            c.a_batch_stride, *a_strides, c.b_batch_stride, *b_strides,
+        )  # fmt: skip
+        constants = {
+            "A": c.a_dtype.name, "B": c.b_dtype.name, "C": c.c_dtype.name, "M": M, "N": N,
+            "BLOCK": triton_dot.BLOCK_K, "UNROLLED": triton_dot.UNROLL,
+        }  # fmt: skip
+        programs = c.batch * -(-c.m // M) * -(-c.n // N)
+        return [Launch(triton_dot.dot_kernel, programs, args, constants)]
+
+    def _reduce(self, c: plan.Reduce) -> list[Launch]:
+        """Passes until one value a row is left; what they leave in between are accumulators, in scratch memory."""
+        op = ops.REDUCTIONS[c.op]
+        rows, n = math.prod(c.kept_shape), math.prod(c.reduced_shape)
+        kept, (kept_strides,) = triton_map.collapse(c.kept_shape, [c.kept_strides])
+        reduced, (reduced_strides,) = triton_map.collapse(c.reduced_shape, [c.reduced_strides])
+        accumulator = torch.int64 if op.startswith("arg") else torch.int32
+        R = _above(rows, 16)
+        launches: list[Launch] = []
+        source: torch.Tensor | Scratch = self._at(c.x, c.x_dtype.size)
+        x = c.x_dtype.name
+        for number in range(64):
+            segments = max(1, -(-n // triton_reduce.SEGMENT))
+            last = segments == 1
+            target: torch.Tensor | Scratch = (
+                self._at(c.y, c.y_dtype.size) if last else Scratch(number % 2, rows * segments, accumulator)
+            )
+            constants = {
+                "OP": op, "REG": c.x_dtype.reg.name, "X": x, "Y": c.y_dtype.name if last else "",
+                "KEPT": kept, "KEPT_STRIDES": kept_strides, "REDUCED": reduced, "REDUCED_STRIDES": reduced_strides,
+                "ROWS": R, "LENGTH": triton_reduce.SEGMENT,
+            }  # fmt: skip
+            programs = -(-rows // R) * segments
+            launches.append(
+                Launch(triton_reduce.reduce_kernel, programs, (source, target, rows, n, segments), constants)
+            )
+            if last:
+                break
+            source, x, n = target, "", segments
+            kept, kept_strides, reduced, reduced_strides = (rows,), (segments,), (segments,), (1,)
+        return launches
+
+    def _copy(self, c: plan.Copy) -> list[Launch]:
+        n = math.prod(c.shape)
+        shape, (source, target) = triton_map.collapse(c.shape, [c.source_strides, c.target_strides])
+        constants = {
+            "SHAPE": (0, *shape[1:]), "SOURCE": source, "TARGET": target,
+            "WIDE": triton_map.is_wide(shape, [source, target]), "BLOCK": BLOCK,
+        }  # fmt: skip
+        args = (self._at(c.source, c.size), self._at(c.target, c.size), n)
+        return [Launch(triton_copy.copy_kernel, -(-n // BLOCK), args, constants)]
+
+    def _fill(self, c: plan.Fill) -> list[Launch]:
+        top = 8 * c.size - 1
+        bits = c.bits if c.size == 1 else c.bits - ((c.bits >> top) << (top + 1))
+        args = (self._at(c.target, c.size), c.count)
+        return [Launch(triton_copy.fill_kernel, -(-c.count // BLOCK), args, {"BITS": bits, "BLOCK": BLOCK})]
+
+    def _gather(self, c: plan.Gather) -> list[Launch]:
+        size = c.dtype.size
+        J = _above(c.row, BLOCK)
+        rows = BLOCK // J
+        args = (self._at(c.data, size), self._at(c.index, 4), self._at(c.out, size), c.count, c.rows, c.row)
+        constants = {"OUTSIDE": OUTSIDE.get(c.dtype, 0), "INDICES": rows, "COLUMNS": J}
+        return [Launch(triton_gather.gather_kernel, -(-c.count // rows) * -(-c.row // J), args, constants)]
+
+    def _sorted_keys(
+        self, x: torch.Tensor, dtype: Dtype, rows: int, row: int, limit: int = -1
+    ) -> tuple[Scratch, int, list[Launch]]:
+        """Ascending keys [rows, padded] of x [rows, row] in scratch memory; padded; the launches."""
+        padded = 1 << max(row - 1, 0).bit_length()
+        total = rows * padded
+        keys = Scratch(0, total, torch.int64)
+        constants = {"X": dtype.name, "LIMIT": limit, "BLOCK": BLOCK}
+        launches = [Launch(triton_sort.key_kernel, -(-total // BLOCK), (x, keys, row, padded, total), constants)]
+        size = 2
+        while size <= padded:
+            stride = size // 2
+            while stride:
+                args = (keys, total // 2, padded, size, stride)
+                launches.append(Launch(triton_sort.exchange_kernel, -(-total // 2 // BLOCK), args, {"BLOCK": BLOCK}))
+                stride //= 2
+            size *= 2
+        return keys, padded, launches
+
+    def _scatter_add(self, c: plan.ScatterAdd) -> list[Launch]:
+        keys, padded, launches = self._sorted_keys(self._at(c.index, 4), Dtype.i32, 1, c.count, c.rows)
+        J = _above(c.row, 256)
+        R = max(1, 256 // J)
+        args = (
+            self._at(c.source, c.source_dtype.size), keys, self._at(c.out, c.out_dtype.size),
+            c.rows, c.row, padded,
+        )  # fmt: skip
+        constants = {"X": c.source_dtype.name, "Y": c.out_dtype.name, "TARGETS": R, "COLUMNS": J}
+        programs = -(-c.rows // R) * -(-c.row // J)
+        return [*launches, Launch(triton_gather.scatter_kernel, programs, args, constants)]
+
+    def _random(self, c: plan.Random) -> list[Launch]:
+        args = (self._at(c.seed, 4), self._at(c.step, 4), self._at(c.out, 4), c.stream, 0, c.count)
+        return [Launch(triton_random.random_kernel, -(-c.count // 4 // BLOCK), args, {"BLOCK": BLOCK})]
+
+    def _sort(self, c: plan.Sort) -> list[Launch]:
+        if not c.rows * c.row:
+            return []
+        keys, padded, launches = self._sorted_keys(self._at(c.x, c.dtype.size), c.dtype, c.rows, c.row)
+        total = c.rows * c.row
+        args = (keys, self._at(c.out, 4), c.row, padded, total)
+        return [*launches, Launch(triton_sort.position_kernel, -(-total // BLOCK), args, {"BLOCK": BLOCK})]

@@ -1,0 +1,105 @@
+"""Matrix products.
+
+`dot_kernel`: the chains of docs/numerics.md, section 5. k is cut into blocks of 128, a remainder of at most 64 joins
+the last; in a block one accumulator starts at +0 and takes acc = fma(a, b, acc) for ascending k, exactly over the
+block's own length; block sums are added left to right. The total starts at -0, to which adding block 0 is exact.
+A program has a tile of c and walks all of k: tl.dot on floats is another order (matrix units, or a tree).
+
+`int8_kernel`: int8 x int8 -> int32 on matrix units. Sums of integers modulo 2^32 have no order.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from gensyn_verify.kernels.triton_scalar import narrow, widen
+
+BLOCK_K = 128
+UNROLL = 8
+
+
+def leading_blocks(k: int) -> int:
+    """How many blocks of 128 come before the last one, which has at most 192 values."""
+    return max(0, -(-(k - BLOCK_K - BLOCK_K // 2) // BLOCK_K))
+
+
+@triton.jit
+def _step(pa, pb, acc, rows, columns, A: tl.constexpr, B: tl.constexpr):
+    x = widen(tl.load(pa, mask=rows, other=0), A)
+    y = widen(tl.load(pb, mask=columns, other=0), B)
+    return tl.fma(x[:, None], y[None, :], acc)
+
+
+@triton.jit
+def _chain(
+    pa, pb, a_k, b_k, length, rows, columns, A: tl.constexpr, B: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    UNROLLED: tl.constexpr,
+):  # fmt: skip
+    """The chain over `length` values from pa and pb on, and where it ended. The eights only save jumps."""
+    acc = tl.full((M, N), 0.0, tl.float32)
+    for _ in range(0, length // UNROLLED):
+        for _u in tl.static_range(UNROLLED):
+            acc = _step(pa, pb, acc, rows, columns, A, B)
+            pa += a_k
+            pb += b_k
+    for _ in range(0, length % UNROLLED):
+        acc = _step(pa, pb, acc, rows, columns, A, B)
+        pa += a_k
+        pb += b_k
+    return acc, pa, pb
+
+
+@triton.jit
+def dot_kernel(
+    a, b, c, m, n, leading, last, a_batch, a_m, a_k, b_batch, b_k, b_n, A: tl.constexpr, B: tl.constexpr,
+    C: tl.constexpr, M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, UNROLLED: tl.constexpr,
+):  # fmt: skip
+    """c[s, i, j], contiguous, over `leading` blocks of BLOCK and one of `last` values of k.
+
+    A program computes M x N of c; programs: batch, then tiles of m, then of n. Strides count elements.
+    """
+    tiles_n = (n + N - 1) // N
+    tiles = ((m + M - 1) // M) * tiles_n
+    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    tile = tl.program_id(0) % tiles
+    i = (tile // tiles_n).to(tl.int64) * M + tl.arange(0, M)
+    j = (tile % tiles_n).to(tl.int64) * N + tl.arange(0, N)
+    rows = i < m
+    columns = j < n
+    pa = a + batch * a_batch + i * a_m
+    pb = b + batch * b_batch + j * b_n
+    total = tl.full((M, N), -0.0, tl.float32)
+    for _ in range(0, leading):
+        acc, pa, pb = _chain(pa, pb, a_k, b_k, BLOCK, rows, columns, A, B, M, N, UNROLLED)
+        total = total + acc
+    acc, pa, pb = _chain(pa, pb, a_k, b_k, last, rows, columns, A, B, M, N, UNROLLED)
+    total = total + acc
+    place = c + batch * m * n + i[:, None] * n + j[None, :]
+    tl.store(place, narrow(total, C), mask=rows[:, None] & columns[None, :])
+
+
+@triton.jit
+def int8_kernel(a, b, c, m, n, k, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
+    """c[m, n] i32 = a[m, k] b[k, n], int8, all contiguous; a program computes M x N of c. Padding adds 0."""
+    tiles_n = (n + N - 1) // N
+    i = (tl.program_id(0) // tiles_n).to(tl.int64) * M + tl.arange(0, M)
+    j = (tl.program_id(0) % tiles_n).to(tl.int64) * N + tl.arange(0, N)
+    acc = tl.full((M, N), 0, tl.int32)
+    for start in range(0, k, K):
+        t = start + tl.arange(0, K)
+        x = tl.load(a + i[:, None] * k + t[None, :], mask=(i < m)[:, None] & (t < k)[None, :], other=0)
+        y = tl.load(b + t.to(tl.int64)[:, None] * n + j[None, :], mask=(t < k)[:, None] & (j < n)[None, :], other=0)
+        acc = tl.dot(x, y, acc, out_dtype=tl.int32)
+    tl.store(c + i[:, None] * n + j[None, :], acc, mask=(i < m)[:, None] & (j < n)[None, :])
+
+
+def int8_dot(a: Any, b: Any) -> Any:
+    """a @ b of torch tensors int8 [m, k] and [k, n] as int32 [m, n], modulo 2^32. Experimental: no node uses it."""
+    (m, k), n = a.shape, b.shape[1]
+    c = a.new_empty((m, n), dtype=torch.int32)
+    if c.numel():
+        programs = -(-m // 64) * -(-n // 64)
+        int8_kernel[(programs,)](a.contiguous(), b.contiguous(), c, m, n, k, M=64, N=64, K=64)
+    return c

@@ -1,0 +1,453 @@
+"""The Triton backend in Triton's interpreter: the bits of the definition, for every kind of node and whole steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from native import assert_same_bits
+from strategies import broadcastable, programs, random_tensor, scalar_programs, special_words, storage
+
+from gensyn_verify import _native, backends
+from gensyn_verify.backends import reference
+from gensyn_verify.backends.arrays import CARRIER, Array
+from gensyn_verify.errors import BackendError
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, ScalarProgram, TensorType, ops
+from gensyn_verify.program.program import Input, Node, Output
+from gensyn_verify.program.published import PUBLISHED
+from gensyn_verify.program.scalar import OPERATIONS, Instruction
+
+pytest.importorskip("triton")
+torch = pytest.importorskip("torch")
+with pytest.MonkeyPatch.context() as interpreter:  # kernels are interpreted or compiled for good when imported
+    interpreter.setenv("TRITON_INTERPRET", "1")
+    from gensyn_verify.backends.triton import make
+    from gensyn_verify.kernels import triton_dot, triton_map, triton_random, triton_reduce
+
+TRITON = partial(make, device="cpu")
+F = Dtype.f32
+NUMBERS = [d for d in Dtype if d is not Dtype.boolean]
+FLOATS = (Dtype.f32, Dtype.bf16, Dtype.f16)
+SLOW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def interpreted() -> Iterator[None]:
+    """Kernels of maps are made when a plan asks for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        yield
+
+
+def check(program: Program, inputs: dict[str, Array], definition: str = "reference") -> None:
+    wanted = backends.evaluate(program, inputs, definition)
+    assert_same_bits(backends.evaluate(program, inputs, TRITON), wanted, "triton")  # type: ignore[arg-type]
+
+
+def random_inputs(program: Program, seed: int, special: float = 0.3) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    return {i.name: random_tensor(rng, i.type.dtype, i.type.shape, special) for i in program.inputs}
+
+
+def one_map(scalar: ScalarProgram, types: list[TensorType], shape: tuple[int, ...], dtypes: list[Dtype]) -> Program:
+    """A program of one map node, every output a metric."""
+    inputs = tuple(Input("batch", f"x{n:02}", t) for n, t in enumerate(types))
+    node = Node(ops.Map(0, shape, tuple(dtypes)), tuple(range(len(types))), tuple(TensorType(d, shape) for d in dtypes))
+    outputs = tuple(Output("metric", f"y{n:02}", len(types) + n) for n in range(len(dtypes)))
+    return Program(inputs, (scalar,), (node,), outputs)
+
+
+# ---- map ----
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_on_the_patterns_at_which_rules_change(name: str) -> None:
+    op = OPERATIONS[name]
+    scalar = ScalarProgram(op.operands, (), (Instruction(name, tuple(range(len(op.operands)))),), (len(op.operands),))
+    words = list(product(*(special_words(reg) for reg in op.operands)))
+    if len(words) > 4000:
+        picked = np.random.default_rng(0).choice(len(words), 4000, replace=False)
+        words = [words[i] for i in picked]
+    columns = np.array(words, np.uint32).T
+    dtypes = [Dtype[reg.name] for reg in op.operands]
+    program = one_map(scalar, [TensorType(d, (len(words),)) for d in dtypes], (len(words),), [Dtype[op.result.name]])
+    arrays = [
+        c.astype(np.bool_) if d is Dtype.boolean else c.view(CARRIER[d]) for c, d in zip(columns, dtypes, strict=True)
+    ]
+    check(program, {f"x{i:02}": a for i, a in enumerate(arrays)})
+
+
+@pytest.mark.parametrize("dtype", [Dtype.bf16, Dtype.f16, Dtype.u8])
+def test_every_narrow_number_is_widened_exactly(dtype: Dtype) -> None:
+    n = 1 << (8 * dtype.size)
+    scalar = ScalarProgram((dtype.reg,), (), (), (0,))
+    x = np.arange(n).astype(f"<u{dtype.size}").view(CARRIER[dtype])
+    check(one_map(scalar, [TensorType(dtype, (n,))], (n,), [Dtype[dtype.reg.name]]), {"x00": x})
+
+
+@pytest.mark.parametrize("dtype", [Dtype.bf16, Dtype.f16])
+def test_stores_round_once_near_every_narrow_number(dtype: Dtype) -> None:
+    """Every number of the dtype, the ties between neighbours, and what lies next to those."""
+    kept = 16 if dtype is Dtype.bf16 else 13
+    bits = np.arange(1 << 16, dtype=np.uint32) << 16
+    if dtype is Dtype.f16:
+        with np.errstate(invalid="ignore"):
+            bits = np.arange(1 << 16).astype(np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
+    around = np.array([0, 1, (1 << (kept - 1)) - 1, 1 << (kept - 1), (1 << (kept - 1)) + 1, -1], np.int64)
+    x = ((bits[:, None].astype(np.int64) + around) & 0xFFFFFFFF).astype(np.uint32).reshape(-1).view(np.float32)
+    below = np.arange(0x32FF0000, 0x38810000, 977, dtype=np.uint32)  # f16's subnormals lie closer than the patterns
+    x = np.concatenate([x, below.view(np.float32), (below | 0x80000000).view(np.float32)])
+    check(
+        one_map(ScalarProgram((Reg.f32,), (), (), (0,)), [TensorType(F, x.shape)], x.shape, [dtype]), {"x00": x}, "cpu"
+    )
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_functions(name: str) -> None:
+    scalar = PUBLISHED[name]
+    program = one_map(scalar, [TensorType(F, (3000,))] * len(scalar.inputs), (3000,), [F] * len(scalar.outputs))
+    check(program, random_inputs(program, 1, 0.1), "cpu")
+
+
+@SLOW
+@given(st.data())
+def test_random_programs_of_operations_broadcast_and_stored_narrow(data: st.DataObject) -> None:
+    scalar = data.draw(scalar_programs())
+    shape = tuple(data.draw(st.lists(st.integers(0, 5), max_size=4)))
+    types = [TensorType(data.draw(storage(reg)), data.draw(broadcastable(shape))) for reg in scalar.inputs]
+    program = one_map(scalar, types, shape, [data.draw(storage(reg)) for reg in scalar.output_types])
+    check(program, random_inputs(program, data.draw(st.integers(0, 99))))
+
+
+@SLOW
+@given(st.data())
+def test_chains_of_maps_are_one_kernel_with_the_same_bits(data: st.DataObject) -> None:
+    g = ProgramBuilder()
+    shape = tuple(data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
+    row = data.draw(broadcastable(shape))
+    x, y = (g.input("batch", n, TensorType(F, s)) for n, s in (("x", shape), ("y", row)))
+    chain = [x]
+    for i in range(data.draw(st.integers(2, 5))):
+        other = data.draw(st.sampled_from([*chain, y]))
+        chain.append(
+            g.map([lambda a, b: a * b + 0.5, lambda a, b: a / b, lambda a, b: a.max(b) - b][i % 3], chain[-1], other)
+        )
+    g.output("metric", "last", chain[-1])
+    g.output("metric", "first", chain[1])
+    program = g.build()
+    check(program, random_inputs(program, data.draw(st.integers(0, 99))))
+
+
+def test_views_are_read_in_place_and_targets_are_strided() -> None:
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(F, (5, 7, 6)))
+    turned = g.permute(x, (2, 0, 1))
+    back = g.slice(x, (4, 6, 5), (5, 4, 6), (-1, -2, -1))
+    g.output("metric", "turned", g.map(lambda v: v + 1.0, turned))
+    g.output("metric", "back", g.map(lambda v: v * 3.0, back))
+    g.output("metric", "joined", g.concat([back, g.slice(x, (0, 0, 0), (5, 2, 6))], 1))
+    g.output("metric", "padded", g.pad(x, (1, 0, 2), (0, 3, 1), (1, 0, 2), 0x7F800001))
+    g.output("metric", "window", g.reduce("sum", g.window(x, (2, 3), (2, 1), (1, 1)), (1, 2)))
+    program = g.build()
+    check(program, random_inputs(program, 4))
+
+
+# ---- dot ----
+
+
+def dot_program(
+    m: int,
+    n: int,
+    k: int,
+    dtypes: tuple[Dtype, ...] = (F, F, F),
+    transpose: tuple[bool, bool] = (False, False),
+    batch: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
+) -> Program:
+    g = ProgramBuilder()
+    a = g.input("batch", "a", TensorType(dtypes[0], (*batch[0], *((k, m) if transpose[0] else (m, k)))))
+    b = g.input("batch", "b", TensorType(dtypes[1], (*batch[1], *((n, k) if transpose[1] else (k, n)))))
+    g.output("metric", "c", g.dot(a, b, *transpose, dtype=dtypes[2]))
+    return g.build()
+
+
+@pytest.mark.parametrize("k", [0, 1, 8, 127, 128, 129, 192, 193, 256, 320, 321, 769])
+@pytest.mark.parametrize("special", [0.0, 0.02])
+def test_dot_keeps_the_blocked_chain(k: int, special: float) -> None:
+    program = dot_program(5, 3, k)
+    check(program, random_inputs(program, k, special))
+
+
+def test_dot_of_underflowing_products_keeps_the_signs_of_zeros() -> None:
+    """-2^-100 times 2^-100 is -0 in a chain; padding k with zeros, or a total from +0, would make it +0."""
+    for k, places in ((1, [0]), (256, [5, 200]), (130, [129])):
+        a, b = np.zeros((1, k), np.float32), np.full((k, 1), 1.0, np.float32)
+        a[0, :] = -0.0
+        a[0, places], b[places, 0] = -(2.0**-100), 2.0**-100
+        check(dot_program(1, 1, k), {"a": a, "b": b})
+
+
+@settings(SLOW, max_examples=15)
+@given(
+    m=st.integers(0, 70),
+    n=st.integers(0, 70),
+    k=st.integers(0, 20) | st.sampled_from([129, 193]),
+    dtypes=st.tuples(*[st.sampled_from(FLOATS)] * 3),
+    transpose=st.tuples(st.booleans(), st.booleans()),
+    batch=st.sampled_from([((), ()), ((2,), (2,)), ((3,), ()), ((), (2,)), ((2, 2), (2, 2)), ((0,), (0,))]),
+    seed=st.integers(0, 99),
+)
+def test_dot_of_ragged_shapes_dtypes_transposes_and_batches(m, n, k, dtypes, transpose, batch, seed) -> None:  # type: ignore[no-untyped-def]
+    program = dot_program(m, n, k, dtypes, transpose, batch)
+    check(program, random_inputs(program, seed, 0.05), "cpu")
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (16, 33, 64), (40, 16, 257)])
+def test_int8_products_are_exact(m: int, n: int, k: int) -> None:
+    rng = np.random.default_rng(k)
+    a, b = rng.integers(-128, 128, (m, k), np.int8), rng.integers(-128, 128, (k, n), np.int8)
+    found = triton_dot.int8_dot(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    np.testing.assert_array_equal(found, a.astype(np.int32) @ b.astype(np.int32))
+
+
+# ---- reduce ----
+
+
+def reduce_program(name: str, x: TensorType, axes: tuple[int, ...], out: Dtype | None = None) -> Program:
+    g = ProgramBuilder()
+    value = g.input("batch", "x", x)
+    wanted = {"sum": out or Dtype[x.dtype.reg.name], "max": x.dtype, "min": x.dtype}.get(name, Dtype.i32)
+    g.output("metric", "y", g.emit(ops.Reduce(ops.REDUCTIONS.index(name), axes, wanted), value)[0])
+    return g.build()
+
+
+@pytest.mark.parametrize("name", ops.REDUCTIONS)
+@pytest.mark.parametrize("n", [0, 1, 3, 63, 64, 65, 2047, 2048, 2049, 4100])
+def test_reductions_of_lanes_and_segments(name: str, n: int) -> None:
+    if name != "sum" and n == 0:
+        return
+    program = reduce_program(name, TensorType(F, (3, n)), (1,))
+    for special in (0.0, 0.01):
+        check(program, random_inputs(program, n, special))
+
+
+@pytest.mark.parametrize("name", ops.REDUCTIONS)
+def test_segments_of_segments(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three passes: segments are short in the definition and here."""
+    monkeypatch.setattr(reference, "SUM_SEGMENT", 64)
+    monkeypatch.setattr(triton_reduce, "SEGMENT", 64)
+    program = reduce_program(name, TensorType(F, (64 * 64 + 1,)), (0,))
+    check(program, random_inputs(program, 6, 0.01))
+
+
+def test_a_sum_of_65_segments() -> None:
+    program = reduce_program("sum", TensorType(F, (131_073,)), (0,))
+    check(program, random_inputs(program, 5, 0.0), "cpu")
+
+
+@pytest.mark.parametrize("name", ops.REDUCTIONS)
+def test_reductions_of_zeros_and_nans(name: str) -> None:
+    rows = [[0.0, -0.0], [-0.0, 0.0], [-0.0, -0.0], [1.0, np.nan], [np.nan, 1.0], [-np.inf, -np.inf], [np.inf, np.nan]]
+    x = np.array(rows, np.float32)
+    x[3, 1] = np.uint32(0xFFFFFFFF).view(np.float32)
+    check(reduce_program(name, TensorType(F, x.shape), (1,)), {"x": x})
+
+
+@SLOW
+@given(st.data())
+def test_random_reductions(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(ops.REDUCTIONS))
+    size = st.integers(0 if name == "sum" else 1, 9) | st.sampled_from([33, 64, 70])
+    shape = tuple(data.draw(st.lists(size, min_size=1, max_size=3)))
+    shape = shape[:1] if math.prod(shape) > 3000 else shape
+    dtype = data.draw(st.sampled_from(NUMBERS))
+    axes = tuple(sorted(data.draw(st.sets(st.integers(0, len(shape) - 1)))))
+    out = data.draw(st.sampled_from([d for d in NUMBERS if d.reg is dtype.reg])) if name == "sum" else None
+    program = reduce_program(name, TensorType(dtype, shape), axes, out)
+    check(program, random_inputs(program, data.draw(st.integers(0, 99)), data.draw(st.sampled_from([0.0, 0.2]))), "cpu")
+
+
+# ---- gather, scatter_add, random, sort, scan ----
+
+
+@SLOW
+@given(
+    dtype=st.sampled_from(list(Dtype)),
+    out=st.sampled_from(list(Dtype)),
+    rows=st.integers(0, 9),
+    row=st.lists(st.integers(0, 20), max_size=2),
+    index=st.lists(st.integers(0, 12), max_size=2),
+    seed=st.integers(0, 99),
+)
+def test_rows_are_gathered_and_added_in_source_order(dtype, out, rows, row, index, seed) -> None:  # type: ignore[no-untyped-def]
+    g = ProgramBuilder()
+    data = g.input("batch", "data", TensorType(dtype, (rows, *row)))
+    source = g.input("batch", "source", TensorType(dtype, (*index, *row)))
+    where = g.input("batch", "where", TensorType(Dtype.i32, tuple(index)))
+    g.output("metric", "gathered", g.gather(data, where))
+    if dtype is not Dtype.boolean:
+        g.output("metric", "added", g.scatter_add(source, where, rows))
+        if out.reg is dtype.reg:
+            g.output("metric", "narrow", g.emit(ops.ScatterAdd(rows, out), source, where)[0])
+    program = g.build()
+    inputs = random_inputs(program, seed)
+    if "where" in inputs:
+        inputs["where"] = np.random.default_rng(seed).integers(-2, rows + 2, index).astype(np.int32)
+    check(program, inputs)
+
+
+def test_many_rows_on_one_target_are_added_in_order() -> None:
+    g = ProgramBuilder()
+    source, where = (
+        g.input("batch", "source", TensorType(F, (700, 3))),
+        g.input("batch", "where", TensorType(Dtype.i32, (700,))),
+    )
+    g.output("metric", "added", g.scatter_add(source, where, 5))
+    rng = np.random.default_rng(3)
+    inputs = {"source": random_tensor(rng, F, (700, 3), 0), "where": rng.integers(-1, 6, 700).astype(np.int32)}
+    check(g.build(), inputs)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 4097])
+def test_random_words_are_philox_at_the_element(count: int) -> None:
+    g = ProgramBuilder()
+    seed, step = (
+        g.input("batch", "seed", TensorType(Dtype.u32, (2,))),
+        g.input("scalar", "step", TensorType(Dtype.u32, ())),
+    )
+    for stream in (0, 1, 0xFFFFFFFF):
+        g.output("metric", f"words{stream}", g.emit(ops.Random(stream, (count,)), seed, step)[0])
+    check(g.build(), {"seed": np.array([0xFFFFFFFF, 7], np.uint32), "step": np.array(0x80000001, np.uint32)})
+
+
+def test_philox_counts_beyond_32_bits() -> None:
+    first, count = (1 << 32) - 2, 18
+    seed, step, out = (
+        torch.tensor([1, -2], dtype=torch.int32),
+        torch.tensor([3], dtype=torch.int32),
+        torch.zeros(18, dtype=torch.int32),
+    )
+    triton_random.random_kernel[(1,)](seed, step, out, 9, first, count, BLOCK=8)
+    block = np.arange(first, first + 5, dtype=np.uint64)
+    counter = (block & np.uint64(0xFFFFFFFF), block >> np.uint64(32), np.full_like(block, 9), np.full_like(block, 3))
+    wanted = np.stack(reference.philox(counter, (1, 0xFFFFFFFE)), -1).reshape(-1)[:count]
+    np.testing.assert_array_equal(out.numpy().view(np.uint32), wanted)
+
+
+@SLOW
+@given(
+    dtype=st.sampled_from(NUMBERS),
+    lead=st.lists(st.integers(0, 3), max_size=2),
+    row=st.integers(0, 70),
+    few=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_rows_are_sorted(dtype: Dtype, lead: list[int], row: int, few: bool, seed: int) -> None:
+    shape = (*lead, row)
+    rng = np.random.default_rng(seed)
+    x = random_tensor(rng, dtype, shape)
+    if few and x.size:  # many equal elements
+        x = rng.choice(x.reshape(-1)[:5], shape)
+    g = ProgramBuilder()
+    g.output("metric", "order", g.sort(g.input("batch", "x", TensorType(dtype, shape))))
+    check(g.build(), {"x": x}, "cpu")
+
+
+@SLOW
+@given(st.data())
+def test_scans_carry_what_they_stored(data: st.DataObject) -> None:
+    scalar = data.draw(scalar_programs(max_instructions=12).filter(can_be_scanned))
+    carried = len(scalar.outputs)
+    shape = tuple(data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)))
+    dtypes = tuple(data.draw(storage(reg)) for reg in scalar.output_types)
+    types = [TensorType(d, data.draw(broadcastable(shape[1:]))) for d in dtypes]
+    types += [TensorType(data.draw(storage(reg)), data.draw(broadcastable(shape))) for reg in scalar.inputs[carried:]]
+    inputs = tuple(Input("batch", f"x{n:02}", t) for n, t in enumerate(types))
+    node = Node(ops.Scan(0, shape, dtypes), tuple(range(len(types))), tuple(TensorType(d, shape) for d in dtypes))
+    outputs = tuple(Output("metric", f"y{n}", len(types) + n) for n in range(carried))
+    program = Program(inputs, (scalar,), (node,), outputs)
+    check(program, random_inputs(program, data.draw(st.integers(0, 99))))
+
+
+def can_be_scanned(scalar: ScalarProgram) -> bool:
+    return scalar.inputs[: len(scalar.outputs)] == scalar.output_types
+
+
+def test_a_running_sum_carries_its_error() -> None:
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(F, (40, 3)))
+    zero = g.full((3,), 0.0)
+    total, error = g.scan(lambda s, e, v: ((s + v), (e + (v - ((s + v) - s)))), [zero, zero], [x])
+    narrow = g.scan(lambda s, v: s * 0.5 + v, [g.input("batch", "h", TensorType(Dtype.bf16, (3,)))], [x])[0]
+    for name, v in (("total", total), ("error", error), ("narrow", narrow)):
+        g.output("metric", name, v)
+    program = g.build()
+    check(program, random_inputs(program, 2, 0.0))
+
+
+# ---- programs and steps ----
+
+
+@settings(SLOW, max_examples=80)
+@given(programs())
+def test_random_programs_give_the_values_of_the_reference(program: Program) -> None:
+    inputs = random_inputs(program, 1, 0.05)
+    roles = {role: {n: inputs[n] for n in program.inputs_of(role)} for role in ("batch", "scalar")}
+    wanted = reference.Executor(program)
+    wanted.load({})
+    metrics = wanted.step(roles["batch"], roles["scalar"])
+    for options in ({}, {"fuse": False}, {"keep": True}):
+        executor = make(program, device="cpu", **options)
+        executor.load({})
+        assert_same_bits(executor.step(roles["batch"], roles["scalar"]), metrics, f"triton, {options}")
+        if "keep" in options:
+            for v, value in enumerate(wanted.values):
+                assert_same_bits({"value": executor.value(v)}, {"value": value}, f"value {v}")
+
+
+def test_training_steps_of_a_network_have_the_bits_of_the_cpu() -> None:
+    from gensyn_verify.frontend import compile
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(5, 9), torch.nn.GELU(), torch.nn.LayerNorm(9), torch.nn.Linear(9, 4))
+    step = compile(model, torch.nn.functional.cross_entropy, torch.optim.AdamW(model.parameters(), lr=0.01))
+    batches = [(torch.randn(6, 5), torch.randint(0, 4, (6,))) for _ in range(3)]
+    captured = step.prepare(batches[0])
+    executor = make(captured.program, device="cpu")
+    executor.load(captured.state)
+    steps = 0
+
+    def compare(_: int, batch: dict, scalars: dict, state: dict, metrics: dict) -> None:  # type: ignore[type-arg]
+        nonlocal steps
+        assert_same_bits(executor.step(batch, scalars), metrics, f"metrics of step {steps}")
+        assert_same_bits(executor.state(), state, f"state after step {steps}")
+        roots = {name: _native.blake3_root(np.ascontiguousarray(a)) for name, a in state.items()}
+        assert executor.state_roots() == roots
+        steps += 1
+
+    step.listeners.append(compare)
+    for batch in batches:
+        step(batch)
+    assert steps == 3
+
+
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    program = dot_program(1, 1, 1)
+    with pytest.raises(BackendError, match="TRITON_INTERPRET"):
+        make(program, device="cuda")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "0")
+        with pytest.raises(BackendError, match="interpreter is off"):
+            make(program, device="cpu")
+
+
+def test_flat_maps_of_all_sizes_are_one_kernel() -> None:
+    assert triton_map.collapse((3, 1, 4), [(4, 4, 1), (8, 0, 2)]) == ((12,), [(1,), (2,)])
+    assert triton_map.collapse((3, 4), [(4, 1), (0, 1)]) == ((3, 4), [(4, 1), (0, 1)])
+    assert triton_map.collapse((1, 1), [(7, 7)]) == ((1,), [(0,)])
+    assert math.prod(triton_map.collapse((2, 3, 5), [(15, 5, 1), (1, 2, 6)])[0]) == 30
