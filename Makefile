@@ -14,9 +14,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NODE := tests/contracts/node_modules
 # The program itself: npm's wrapper around it ends with 0 whatever it ends with.
 FORGE := $(NODE)/@foundry-rs/forge-*/bin/forge
-CPP := $(wildcard csrc/*.cpp csrc/*.h tests/native/*.c tests/native/*.cpp examples/c/*.c examples/c/*.h)
+CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/cuda/*.cu csrc/cuda/*.h tests/emulation/*.cpp tests/emulation/*.h tests/native/*.c tests/native/*.cpp examples/c/*.c examples/c/*.h)
 # What the native build reads: a change of any of these builds it again.
-NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/*) $(wildcard gensyn_verify/program/*.py)
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/* csrc/cuda/*) $(wildcard gensyn_verify/program/*.py)
 
 .PHONY: demo demo-settlement test lint format contracts gas test-contracts test-coverage test-slither test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models attacks bench wheel clean
 

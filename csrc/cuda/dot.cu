@@ -286,10 +286,16 @@ __device__ __forceinline__ void dot(const DotParameters& p) {
 // for few rows of a.
 #define GV_JOIN_(size, type, x, y) gv_dot_##size##_##type##_##x##y
 #define GV_JOIN(...) GV_JOIN_(__VA_ARGS__)
+#if defined(__CUDA_ARCH__) && \
+    __CUDA_ARCH__ >= 1200  // shared memory has room for one large tile, so registers may be many
+#define GV_TOGETHER 1
+#else
+#define GV_TOGETHER 2
+#endif
 #define GV_NAMED_KERNEL(...) GV_KERNEL(__VA_ARGS__)
-#define GV_DOT(size, x, y, ...)                                                    \
-    GV_NAMED_KERNEL(GV_JOIN(size, GV_DOT_TYPE, x, y), gv::DotParameters, 256, 2) { \
-        gv::dot<gv::GV_DOT_TYPE, __VA_ARGS__>(p);                                  \
+#define GV_DOT(size, x, y, ...)                                                              \
+    GV_NAMED_KERNEL(GV_JOIN(size, GV_DOT_TYPE, x, y), gv::DotParameters, 256, GV_TOGETHER) { \
+        gv::dot<gv::GV_DOT_TYPE, __VA_ARGS__>(p);                                            \
     }
 #define GV_DOTS(size, ...)                        \
     GV_DOT(size, n, n, false, false, __VA_ARGS__) \

@@ -4,8 +4,8 @@
 namespace gv {
 namespace {
 struct RandomParameters {
-    u64 seed, step, out;  // two words, one word
-    i64 stream, count;
+    u64 seed, step, out;       // two words, one word
+    i64 stream, first, count;  // the first block of four words; words
 };
 }  // namespace
 }  // namespace gv
@@ -13,8 +13,9 @@ struct RandomParameters {
 GV_KERNEL(gv_random, gv::RandomParameters, 256, 1) {
     using namespace gv;
     const u32* const seed = reinterpret_cast<const u32*>(p.seed);
-    for (i64 block = thread_index(); 4 * block < p.count; block += thread_count()) {
-        u32 c0 = u32(block), c1 = u32(u64(block) >> 32), c2 = u32(p.stream);
+    for (i64 at = thread_index(); 4 * at < p.count; at += thread_count()) {
+        const u64 block = u64(p.first + at);
+        u32 c0 = u32(block), c1 = u32(block >> 32), c2 = u32(p.stream);
         u32 c3 = *reinterpret_cast<const u32*>(p.step), k0 = seed[0], k1 = seed[1];
         for (int round = 0; round < 10; round++) {
             const u32 high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
@@ -23,6 +24,6 @@ GV_KERNEL(gv_random, gv::RandomParameters, 256, 1) {
             k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
         }
         const u32 words[4] = {c0, c1, c2, c3};
-        for (int i = 0; i < 4 && 4 * block + i < p.count; i++) reinterpret_cast<u32*>(p.out)[4 * block + i] = words[i];
+        for (int i = 0; i < 4 && 4 * at + i < p.count; i++) reinterpret_cast<u32*>(p.out)[4 * at + i] = words[i];
     }
 }

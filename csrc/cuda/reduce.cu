@@ -52,7 +52,8 @@ __device__ __forceinline__ Best better(Best a, Best b, const ReduceParameters& p
     if (beats(a.value, b.value, p.x_dtype, largest)) return a;
     if (beats(b.value, a.value, p.x_dtype, largest)) return b;
     if (positions) return a.position < b.position ? a : b;
-    if (is_float(p.x_dtype)) a.value = largest ? a.value & b.value : a.value | b.value;  // equal numbers, or zeros
+    // Two equal numbers, or zeros of which one may be -0.
+    if (is_float(p.x_dtype) && !is_nan(as_float(a.value))) a.value = largest ? a.value & b.value : a.value | b.value;
     return a;
 }
 

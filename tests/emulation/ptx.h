@@ -89,7 +89,7 @@ using Module = std::map<std::string, std::shared_ptr<Function>>;
 enum Code {
     c_add, c_sub, c_mul_lo, c_mul_hi, c_mul_wide, c_mad_lo, c_mad_wide, c_div, c_rem, c_min, c_max, c_and, c_or, c_xor,
     c_not, c_neg, c_abs, c_shl, c_shr, c_fma, c_sqrt, c_setp, c_selp, c_cvt, c_cvta, c_mov, c_ld, c_st, c_bra, c_ret,
-    c_bar, c_warp, c_shfl, c_shf, c_prmt, c_async, c_commit, c_wait, c_none
+    c_bar, c_popc, c_warp, c_shfl, c_shf, c_prmt, c_async, c_commit, c_wait, c_none
 };
 // clang-format on
 
@@ -334,7 +334,7 @@ class Reader {
             {"and", c_and}, {"or", c_or},     {"xor", c_xor},   {"not", c_not},   {"neg", c_neg},   {"abs", c_abs},
             {"shl", c_shl}, {"shr", c_shr},   {"fma", c_fma},   {"sqrt", c_sqrt}, {"setp", c_setp}, {"selp", c_selp},
             {"cvt", c_cvt}, {"cvta", c_cvta}, {"mov", c_mov},   {"ld", c_ld},     {"st", c_st},     {"bra", c_bra},
-            {"ret", c_ret}, {"exit", c_ret},  {"shfl", c_shfl}, {"shf", c_shf},   {"prmt", c_prmt}};
+            {"ret", c_ret}, {"exit", c_ret},  {"shfl", c_shfl}, {"shf", c_shf},   {"prmt", c_prmt}, {"popc", c_popc}};
         const std::string& op = i.words[0];
         const bool f32 = i.type == Type::f32 && op != "cvt";
         // What would not be the arithmetic of docs/numerics.md is no instruction of this machine.
@@ -477,6 +477,8 @@ class Runner {
                 return set(a[0], f32 ? get(a[1]) ^ 0x80000000u : truncate(0 - get(a[1]), t));
             case c_abs:
                 return set(a[0], f32 ? get(a[1]) & 0x7FFFFFFFu : truncate(uint64_t(std::abs(integer(1))), t));
+            case c_popc:
+                return set(a[0], uint64_t(__builtin_popcountll(natural(1))));
             case c_shl: {
                 const uint64_t n = uint32_t(get(a[2]));
                 return set(a[0], n >= uint64_t(8 * bytes(t)) ? 0 : truncate(get(a[1]) << n, t));

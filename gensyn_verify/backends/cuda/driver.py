@@ -152,26 +152,33 @@ def free_bytes() -> int:
     return free.value
 
 
-class Memory:
-    """Device memory, freed with the object."""
+class _Owned:
+    """Something of the driver's that ends with the object."""
+
+    def __init__(self, handle: int, end: str) -> None:
+        self.handle = handle
+        self._end = getattr(library(), end)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_end"):
+            self._end(self.handle)
+
+
+class Memory(_Owned):
+    """Device memory."""
 
     def __init__(self, nbytes: int) -> None:
-        self.address = 0
-        self.address = int(_get(_ADDRESS, "cuMemAlloc_v2", nbytes, doing=f"{nbytes} bytes of device memory"))
+        doing = f"{nbytes} bytes of device memory"
+        super().__init__(_get(_ADDRESS, "cuMemAlloc_v2", nbytes, doing=doing), "cuMemFree_v2")
 
-    def __del__(self) -> None:
-        if self.address:
-            library().cuMemFree_v2(self.address)
+    @property
+    def address(self) -> int:
+        return self.handle
 
 
-class Event:
+class Event(_Owned):
     def __init__(self) -> None:
-        self.handle = 0
-        self.handle = _get(_HANDLE, "cuEventCreate", 0)
-
-    def __del__(self) -> None:
-        if self.handle:
-            library().cuEventDestroy_v2(self.handle)
+        super().__init__(_get(_HANDLE, "cuEventCreate", 0), "cuEventDestroy_v2")
 
     def since(self, earlier: Event) -> float:
         """Milliseconds between two recorded events."""
@@ -193,17 +200,13 @@ class Function:
             self._shared = nbytes
 
 
-class Module:
+class Module(_Owned):
     """PTX, compiled by the driver and loaded."""
 
     def __init__(self, text: str, what: str) -> None:
-        self.handle = 0
-        self.handle = _get(_HANDLE, "cuModuleLoadData", text.encode() + b"\0", doing=f"loading {what}")
+        image = text.encode() + b"\0"
+        super().__init__(_get(_HANDLE, "cuModuleLoadData", image, doing=f"loading {what}"), "cuModuleUnload")
         self._functions: dict[str, Function] = {}
-
-    def __del__(self) -> None:
-        if self.handle:
-            library().cuModuleUnload(self.handle)
 
     def function(self, name: str) -> Function:
         if name not in self._functions:
@@ -211,33 +214,24 @@ class Module:
         return self._functions[name]
 
 
-class Graph:
+class Graph(_Owned):
     """Launches recorded once, launched as one."""
 
-    def __init__(self, handle: int) -> None:
-        self.handle = 0
+    def __init__(self, recorded: int) -> None:
         try:
-            self.handle = _get(_HANDLE, "cuGraphInstantiateWithFlags", handle, 0)
+            super().__init__(_get(_HANDLE, "cuGraphInstantiateWithFlags", recorded, 0), "cuGraphExecDestroy")
         finally:
-            library().cuGraphDestroy(handle)
-
-    def __del__(self) -> None:
-        if self.handle:
-            library().cuGraphExecDestroy(self.handle)
+            library().cuGraphDestroy(recorded)
 
 
-class Stream:
+class Stream(_Owned):
     """Work in order. `handle` may be one of torch's: `Stream(torch.cuda.current_stream().cuda_stream)`."""
 
     def __init__(self, handle: int | None = None) -> None:
-        self._own = handle is None
-        self.handle = 0 if handle is None else handle
         if handle is None:
-            self.handle = _get(_HANDLE, "cuStreamCreate", 1)  # not blocked by the default stream
-
-    def __del__(self) -> None:
-        if self._own and self.handle:
-            library().cuStreamDestroy_v2(self.handle)
+            super().__init__(_get(_HANDLE, "cuStreamCreate", 1), "cuStreamDestroy_v2")  # 1: beside the default stream
+        else:
+            self.handle = handle
 
     def write(self, address: int, data: Array) -> None:
         """Host bytes to the device; `data` may change as soon as this returns, if its memory is not pinned."""

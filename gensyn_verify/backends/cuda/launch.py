@@ -134,7 +134,7 @@ class Launches:
                 self.scatter_add(call)
             case Random():
                 words = _words(
-                    *(self.base + offset for offset in (call.seed, call.step, call.out)), call.stream, call.count
+                    *(self.base + offset for offset in (call.seed, call.step, call.out)), call.stream, 0, call.count
                 )
                 self._shipped("random", "gv_random", _blocks(-(-call.count // 4)), 0, words)
             case Sort():
