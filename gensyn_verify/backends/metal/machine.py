@@ -50,13 +50,14 @@ class MetalMachine:
         guarded = [n for n, call in enumerate(plan_.calls) if is_guarded(call, scalars)]
         spans = _merged([p.span for p in (*plan_.inputs, *plan_.states)]) if guarded else []
         self._flags = _aligned(plan_.arena_bytes)
-        saved = _aligned(self._flags + FLAG_BYTES * len(guarded))
-        scratch = _aligned(saved + sum(end - begin for begin, end in spans))
         self._flag_of = {n: self._flags + FLAG_BYTES * i for i, n in enumerate(guarded)}
+        spare = self._flags + FLAG_BYTES * len(guarded)  # of calls that are never risky
+        saved = _aligned(spare + FLAG_BYTES)
+        scratch = _aligned(saved + sum(end - begin for begin, end in spans))
         self._save, self._restore = _both_ways(spans, saved)
 
         lowering = Lowering(scalars, scratch)
-        self._launches = [lowering.launches(call, self._flag_of.get(n, 0)) for n, call in enumerate(plan_.calls)]
+        self._launches = [lowering.launches(call, self._flag_of.get(n, spare)) for n, call in enumerate(plan_.calls)]
         words = FLAG_BYTES // 4 * len(guarded)
         self._clear = flat("gv_fill", (self._flags, 4, words, 0), words)
         self.kernels = frozenset(lowering.arrangements.values())

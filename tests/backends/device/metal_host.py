@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.device.executor import Executor
 from gensyn_verify.backends.device.plan import Plan
-from gensyn_verify.backends.metal import MetalMachine
+from gensyn_verify.backends.metal import MetalMachine, machine
 from gensyn_verify.program import Program
 
 EMULATION = Path(__file__).resolve().parents[2] / "emulation" / "metal"
@@ -31,7 +33,7 @@ FLAGS = ["-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-Wa
 # The pragmas and attributes are Metal's, and so is a kernel that takes more than it reads.
 MSL_FLAGS = [
     "-x", "c++", "-std=c++14", "-Wno-attributes", "-Wno-unknown-pragmas", "-Wno-unused-parameter",
-    "-Wno-unused-variable",  # a scalar program may hold more than its outputs need
+    "-Wno-unused-variable", "-Wno-tautological-compare",  # scalar programs may be as odd as they like
 ]  # fmt: skip
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ compiles the kernels")
 
@@ -114,14 +116,20 @@ def on_metal(
     inputs: Mapping[str, Array],
     library: HostLibrary = HostLibrary(),
     keep: bool = False,
-    fuse: bool = True,
+    guard: bool = True,
 ) -> tuple[dict[str, Array], MetalMachine]:
-    """All outputs of one step, and the machine that computed them."""
+    """All outputs of one step, and the machine that computed them; without the guard by the kernels alone."""
     machines: list[MetalMachine] = []
 
-    def machine(plan: Plan) -> MetalMachine:
+    def make(plan: Plan) -> MetalMachine:
         machines.append(MetalMachine(plan, library))
         return machines[-1]
 
-    results = backends.evaluate(program, inputs, lambda p: Executor(p, machine, keep, fuse))  # type: ignore[arg-type]
+    with nullcontext() if guard else no_guard():
+        results = backends.evaluate(program, inputs, lambda p: Executor(p, make, keep))  # type: ignore[arg-type]
     return results, machines[0]
+
+
+def no_guard() -> AbstractContextManager[Any]:
+    """Machines made in this context look at no flag."""
+    return patch.object(machine, "is_guarded", return_value=False)
