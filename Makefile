@@ -18,7 +18,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/cuda/*.cu csrc/cuda/*.h tests/emulati
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/* csrc/cuda/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-coverage test-slither test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-aarch64 test-torch-versions test-exhaustive test-fuzz test-models attacks bench wheel clean
+.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-coverage test-slither test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-aarch64 test-triton test-torch-versions test-exhaustive test-fuzz test-models attacks bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -115,6 +115,10 @@ test-opinfo: $(VENV)/.dev
 # The same bits on another processor: NEON and portable kernels under qemu-user (see the script for what it needs).
 test-aarch64: $(VENV)/.dev
 	.ci/aarch64.sh $(BIN)/python
+
+# Every Triton kernel, in all variants, compiled for GPUs that are not there, and read; ARGS picks targets: ARGS="sm_90".
+test-triton: $(VENV)/.dev
+	$(BIN)/python -m gensyn_verify.kernels.triton_audit $(ARGS)
 
 # The same programs from another version of PyTorch; TORCH says which.
 test-torch-versions: $(VENV)/.dev

@@ -128,7 +128,7 @@ def scan_source(k: Elementwise) -> str:
         lines.append(f"    s{i} = {load}")
     lines.append("    for t in range(0, steps):")
     if k.wide:
-        lines.append("        t = t.to(tl.int64)")
+        lines.append("        t = e * 0 + t")
     lines += [f'        v{i} = widen(s{i}, "{x.dtype.name}")' for i, x in enumerate(k.inputs[:carried])]
     for i, x in enumerate(k.inputs[carried:], carried):
         lines.append(f"        v{i} = {_load(f'x{i}', x, k.shape, f't * {x.step}')}")

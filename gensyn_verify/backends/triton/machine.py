@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,18 +82,25 @@ class TritonMachine:
         self._launches = self._with_scratch([launch for call in plan_.calls for launch in self._lower(call)])
 
     def write(self, offset: int, data: Array) -> None:
-        self._arena[offset : offset + len(data)].copy_(torch.from_numpy(np.array(data)))
+        source = data if data.flags.writeable else data.copy()  # torch warns of arrays that it could not write to
+        self._arena[offset : offset + len(data)].copy_(torch.from_numpy(source))
 
     def read(self, offset: int, nbytes: int) -> Array:
         return self._arena[offset : offset + nbytes].cpu().numpy()
 
     def run(self) -> None:
-        with np.errstate(all="ignore"):  # the interpreter computes in NumPy
+        with self._here():
             for launch in self._launches:
                 launch()
 
     def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         return [_native.blake3_root(self.read(begin, end - begin).data) for begin, end in spans]
+
+    def _here(self) -> AbstractContextManager[Any]:
+        """Triton launches on the current device; its interpreter computes in NumPy, which warns."""
+        if self._device.type == "cpu":
+            return np.errstate(all="ignore")
+        return torch.cuda.device(self._device)
 
     # ---- memory ----
 

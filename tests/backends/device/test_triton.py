@@ -158,6 +158,19 @@ def test_views_are_read_in_place_and_targets_are_strided() -> None:
     check(program, random_inputs(program, 4))
 
 
+def test_places_beyond_31_bits_are_counted_in_64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same kernels with the bound at 0, so that every place needs 64 bits."""
+    monkeypatch.setattr(triton_map, "INT32_ELEMENTS", 0)
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(F, (3, 4, 5)))
+    row = g.input("batch", "row", TensorType(F, (4, 1)))
+    g.output("metric", "map", g.map(lambda v, w: v * w, x, row))
+    g.output("metric", "scan", g.scan(lambda s, v: s * 0.5 + v, [row], [x])[0])
+    g.output("metric", "copy", g.concat([x, x], 2))
+    program = g.build()
+    check(program, random_inputs(program, 4))
+
+
 # ---- dot ----
 
 

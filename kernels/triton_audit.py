@@ -1,0 +1,381 @@
+"""Compiles every Triton kernel for GPUs that are not there, and reads what the compilers made of it.
+
+    python -m gensyn_verify.kernels.triton_audit              all cases, all targets
+    python -m gensyn_verify.kernels.triton_audit --core sm_90 gfx942
+
+Kernels are compiled as they are launched, with enable_fp_fusion=False, in the variants that Triton's launcher chooses
+by its arguments: pointers and numbers of any alignment, all divisible by 16, and all numbers 1.
+
+Sources may not use what Triton leaves undefined (`FORBIDDEN`). Of a compilation three texts are read. In LLVM's IR,
+which comes before any machine's own rules, every float operation must be on a list of exact ones, without flags that
+allow another result. In PTX and SASS (NVIDIA), and in the assembly (AMD), nothing may flush, approximate, fuse what the
+kernel did not, multiply floats in matrix units or add them by atomics; on AMD the wave's mode must round to nearest
+even and keep subnormals.
+"""
+
+import argparse
+import ast
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+from triton.tools.disasm import get_sass
+
+from gensyn_verify.kernels import (
+    triton_copy,
+    triton_dot,
+    triton_gather,
+    triton_map,
+    triton_random,
+    triton_reduce,
+    triton_scalar,
+    triton_sort,
+)
+from gensyn_verify.kernels.triton_scalar import CARRIERS
+from gensyn_verify.program import ops
+from gensyn_verify.program.published import PUBLISHED, trace
+from gensyn_verify.program.scalar import OPERATIONS, Instruction, ScalarProgram
+from gensyn_verify.program.types import Dtype, Reg
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+    "gfx1100": GPUTarget("hip", "gfx1100", 32),
+}
+VARIANTS = ("any", "divisible", "ones")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel and what it is compiled for: carriers of pointers, types of numbers, constants.
+
+    `fma`: the source has tl.fma, a division or a square root. `core`: among those that `make test` compiles.
+    """
+
+    name: str
+    kernel: Any
+    pointers: Mapping[str, str]
+    numbers: Mapping[str, str]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    fma: bool = False
+    core: bool = False
+
+
+def _carrier(dtype: str) -> str:
+    return CARRIERS[dtype]
+
+
+def _numbers(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "i32")
+
+
+# ---- cases ------------------------------------------------------------------------------------------------------
+
+
+def every_operation() -> ScalarProgram:
+    """All operations once, and every result stored by way of a few outputs."""
+    regs = tuple(Reg)
+    first = {reg: 3 * i for i, reg in enumerate(regs)}
+    inputs = tuple(reg for reg in regs for _ in range(3))
+    code = []
+    last = dict(first)
+    for op in OPERATIONS.values():
+        taken = dict.fromkeys(regs, 0)
+        args = []
+        for reg in op.operands:
+            args.append(last[reg] if not taken[reg] else first[reg] + taken[reg])
+            taken[reg] += 1
+        code.append(Instruction(op.name, tuple(args)))
+        last[op.result] = len(inputs) + len(code) - 1
+    return ScalarProgram(inputs, (), tuple(code), tuple(last.values()))
+
+
+def map_case(
+    name: str, scalar: ScalarProgram, shape: tuple[int, ...], dtypes: Mapping[Reg, Dtype], core: bool = False
+) -> Case:
+    """A map over contiguous operands of `shape`; the first input is broadcast along the first axis if there are two."""
+    strides = _contiguous(shape)
+    inputs = [triton_map.Operand(dtypes[reg], strides) for reg in scalar.inputs]
+    if inputs and len(shape) > 1:
+        inputs[0] = triton_map.Operand(inputs[0].dtype, (0, *strides[1:]))
+    outputs = tuple(triton_map.Operand(dtypes[reg], strides) for reg in scalar.output_types)
+    kernel = triton_map.map_kernel(triton_map.Elementwise(scalar, shape, tuple(inputs), outputs, False))
+    pointers = {f"x{i}": _carrier(x.dtype.name) for i, x in enumerate(inputs)}
+    pointers |= {f"y{i}": _carrier(y.dtype.name) for i, y in enumerate(outputs)}
+    fma = any(i.op in ("fma.f32", "div.f32", "sqrt.f32") for i in scalar.code)
+    return Case(f"map {name}", kernel, pointers, _numbers("n"), {"BLOCK": triton_map.BLOCK}, fma, core)
+
+
+def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def map_cases() -> Iterator[Case]:
+    wide = {reg: Dtype[reg.name] for reg in Reg}
+    narrow = {**wide, Reg.f32: Dtype.bf16, Reg.u32: Dtype.u8}
+    half = {**wide, Reg.f32: Dtype.f16}
+    everything = every_operation()
+    yield map_case("every operation", everything, (0,), wide, core=True)
+    yield map_case("every operation, strided, bf16 and u8", everything, (0, 7), narrow)
+    yield map_case("every operation, strided, f16", everything, (0, 5, 3), half)
+    separate = trace(lambda x, y, z: x * y + z - x * z, Reg.f32, Reg.f32, Reg.f32)
+    yield map_case("products and sums", separate, (0,), wide, core=True)
+    yield map_case("products and sums of f16", separate, (0,), half, core=True)
+    for name, scalar in PUBLISHED.items():
+        yield map_case(name, scalar, (0,), wide)
+
+
+def scan_case(wide: bool) -> Case:
+    scalar = trace(lambda s, x: s * x + x, Reg.f32, Reg.f32)
+    k = triton_map.Elementwise(
+        scalar,
+        (0, 3),
+        (triton_map.Operand(Dtype.bf16, (3, 1)), triton_map.Operand(Dtype.f32, (3, 1), 12)),
+        (triton_map.Operand(Dtype.bf16, (3, 1), 12),),
+        wide,
+    )
+    pointers = {"x0": "i16", "x1": "i32", "y0": "i16"}
+    constants = {"BLOCK": triton_map.SERIES}
+    name = "scan, wide" if wide else "scan"
+    return Case(name, triton_map.scan_kernel(k), pointers, _numbers("n", "steps"), constants, core=not wide)
+
+
+def dot_cases() -> Iterator[Case]:
+    numbers = _numbers("m", "n", "leading", "last", "a_batch", "a_m", "a_k", "b_batch", "b_k", "b_n")
+    for a, b, c in product(("f32", "bf16", "f16"), repeat=3):
+        for tile in ((64, 64), (1, 16)):
+            yield Case(
+                f"dot {a} {b} {c} {tile[0]}x{tile[1]}",
+                triton_dot.dot_kernel,
+                {"a": _carrier(a), "b": _carrier(b), "c": _carrier(c)},
+                numbers,
+                {
+                    "A": a, "B": b, "C": c, "M": tile[0], "N": tile[1], "BLOCK": triton_dot.BLOCK_K,
+                    "UNROLLED": triton_dot.UNROLL,
+                },
+                fma=True,
+                core=(a, b, c, tile[0]) == ("f32", "bf16", "f16", 64),
+            )  # fmt: skip
+    pointers = {"a": "i8", "b": "i8", "c": "i32"}
+    tile_constants = {"M": 64, "N": 64, "K": 64}
+    yield Case("dot int8", triton_dot.int8_kernel, pointers, _numbers("m", "n", "k"), tile_constants, core=True)
+
+
+def reduce_cases() -> Iterator[Case]:
+    for op, dtype in product(ops.REDUCTIONS, ("f32", "bf16", "f16", "i32", "u32", "u8")):
+        accumulator = "i64" if op.startswith("arg") else "i32"
+        reg = Dtype[dtype].reg.name
+        out = "i32" if op.startswith("arg") else dtype
+        for x, y, what in ((dtype, out, "whole"), (dtype, "", "first pass"), ("", out, "last pass")):
+            yield Case(
+                f"reduce {op} {dtype} {what}",
+                triton_reduce.reduce_kernel,
+                {"x": _carrier(x) if x else accumulator, "y": _carrier(y) if y else accumulator},
+                _numbers("rows", "n", "segments"),
+                {
+                    "OP": op, "REG": reg, "X": x, "Y": y, "KEPT": (9, 4), "KEPT_STRIDES": (52, 1), "REDUCED": (13,),
+                    "REDUCED_STRIDES": (4,), "ROWS": 16, "LENGTH": triton_reduce.SEGMENT,
+                },
+                core=op in ("sum", "argmin") and dtype == "f32" and what == "whole",
+            )  # fmt: skip
+
+
+def move_cases() -> Iterator[Case]:
+    block = {"BLOCK": 1024}
+    for dtype in ("f32", "bf16", "i32", "u8"):
+        x = {"x": _carrier(dtype), "keys": "i64"}
+        keys = {"X": dtype, "LIMIT": 7 if dtype == "i32" else -1, **block}
+        yield Case(f"sort key {dtype}", triton_sort.key_kernel, x, _numbers("row", "padded", "total"), keys)
+        out = {"source": _carrier(dtype), "keys": "i64", "out": _carrier(dtype)}
+        tile = {"X": dtype, "Y": dtype, "TARGETS": 4, "COLUMNS": 64}
+        numbers = _numbers("rows", "row", "padded")
+        yield Case(f"scatter_add {dtype}", triton_gather.scatter_kernel, out, numbers, tile, core=dtype == "f32")
+    numbers = _numbers("pairs", "padded", "size", "stride")
+    yield Case("sort exchange", triton_sort.exchange_kernel, {"keys": "i64"}, numbers, block, core=True)
+    numbers = _numbers("row", "padded", "total")
+    yield Case("sort position", triton_sort.position_kernel, {"keys": "i64", "out": "i32"}, numbers, block)
+    for carrier, outside in (("i32", 0x7FC00000), ("i16", 0x7E00), ("u8", 0)):
+        moved = {"data": carrier, "index": "i32", "out": carrier}
+        tile = {"OUTSIDE": outside, "INDICES": 4, "COLUMNS": 256}
+        yield Case(f"gather {carrier}", triton_gather.gather_kernel, moved, _numbers("count", "rows", "row"), tile)
+        shape = {"SHAPE": (0, 3, 4), "SOURCE": (12, 1, -3), "TARGET": (12, 4, 1), "WIDE": carrier == "u8", **block}
+        yield Case(
+            f"copy {carrier}", triton_copy.copy_kernel, {"source": carrier, "target": carrier}, _numbers("n"), shape
+        )
+        yield Case(f"fill {carrier}", triton_copy.fill_kernel, {"target": carrier}, _numbers("n"), {"BITS": 1, **block})
+    words = {"seed": "i32", "step": "i32", "out": "i32"}
+    numbers = {"stream": "i64", "first": "i64", "count": "i32"}
+    yield Case("random", triton_random.random_kernel, words, numbers, block, core=True)
+
+
+def cases() -> list[Case]:
+    return [*map_cases(), scan_case(False), scan_case(True), *dot_cases(), *reduce_cases(), *move_cases()]
+
+
+# ---- compilation ------------------------------------------------------------------------------------------------
+
+
+def compile_case(case: Case, target: str, variant: str, **options: bool) -> dict[str, str]:
+    """The texts of a compilation: "llir", and "ptx" and "sass", or "amdgcn"."""
+    kernel = case.kernel
+    names = list(kernel.arg_names)
+    fixed = {p.name for p in kernel.params if p.do_not_specialize}
+    constants = dict(case.constants)
+    if variant == "ones":
+        constants |= {n: 1 for n in case.numbers if n not in fixed}
+    types = {**{n: f"*{t}" for n, t in case.pointers.items()}, **case.numbers, **dict.fromkeys(constants, "constexpr")}
+    divisible = [n for n in names if n in case.pointers or (n in case.numbers and n not in fixed)]
+    attributes = {(names.index(n),): [["tt.divisibility", 16]] for n in divisible} if variant == "divisible" else {}
+    source = ASTSource(fn=kernel, signature={n: types[n] for n in names}, constexprs=constants, attrs=attributes)
+    asm = triton.compile(source, target=TARGETS[target], options={"enable_fp_fusion": False, **options}).asm
+    if "ptx" in asm:
+        return {"llir": asm["llir"], "ptx": asm["ptx"], "sass": get_sass(asm["cubin"])}
+    return {"llir": asm["llir"], "amdgcn": asm["amdgcn"]}
+
+
+# ---- findings ---------------------------------------------------------------------------------------------------
+
+# Loads move bits. A reduction of a vector adds its elements one after the other unless a flag (reassoc) allows more.
+_EXACT_CALLS = re.compile(
+    r"llvm\.vector\.reduce\.fadd\.|llvm\.amdgcn\.raw\.ptr\.buffer\.load|llvm\.(fma|fabs|sqrt)\.|llvm\.nvvm\.(div\.rn|sqrt\.rn)\.f$"
+)
+_IR_FLOAT = re.compile(r"\b(fadd|fsub|fmul|fdiv|frem|fneg|fptrunc|fpext|uitofp|sitofp)\b([a-z ]*)")
+_IR_FLAGS = re.compile(r"\b(fast|reassoc|contract|afn|arcp|nsz)\b")
+_IR_CALL = re.compile(r"call [^@]*\b(?:float|half|bfloat|double)\b[^@]*@([\w.]+)")
+FLUSHES = "flushes subnormals"
+_ASM = {
+    "ptx": [
+        (r"\.ftz\b", FLUSHES),
+        (r"\.(approx|full)\b", "approximation"),
+        (r"^\s*(@\S+\s+)?(add|sub|mul|div|sqrt|fma|mad)\.(?!rn\b)[\w.]*\bb?f(16|32|64)\w*\b", "no rounding is named"),
+        (r"\b(ex2|lg2|sin|cos|tanh|rsqrt|rcp)\.", "approximation"),
+        (r"\b(w?g?mma|tcgen05)\S*\.(b?f16|tf32|f32|f64|e\dm\d)", "floats in matrix units"),
+        (r"\b(atom|red)\.\S*\.b?f(16|32|64)", "float atomic"),
+    ],
+    "sass": [
+        (r"\b(FFMA|FADD|FMUL|FMNMX|FSET\w*)2?\S*\.FTZ", FLUSHES),
+        (r"\bMUFU\.(EX2|LG2|SIN|COS|TANH)", "approximation"),
+        (r"\b([HDQ]MMA|[HQ]GMMA|UTC[HQ]\w*MMA)", "floats in matrix units"),
+        (r"\b(ATOM|ATOMG|ATOMS|RED|REDG)\S*\.(F16|F32|F64|FTZ)", "float atomic"),
+    ],
+    "amdgcn": [
+        (r"\.amdhsa_float_denorm_mode_(32|16_64) [012]\b", FLUSHES),
+        (r"\.amdhsa_float_round_mode_(32|16_64) [123]\b", "rounds elsewhere"),
+        (r"\b(s_setreg\S*\s+hwreg\(HW_REG_MODE|s_denorm_mode|s_round_mode)", "changes the mode"),
+        (r"\bv_(exp|log|rsq|sin|cos)_", "approximation"),
+        (r"\bv_(mad|mac)_(legacy_)?f(16|32)", FLUSHES),
+        (r"\bv_(smfmac|mfma|wmma|dot\d*c?)_\w*f(16|32|64)", "floats in matrix units"),
+        (r"\b(global|flat|buffer|ds)_(atomic_)?(pk_)?add_(rtn_)?b?f(16|32|64)", "float atomic"),
+    ],
+}  # fmt: skip
+_FUSED = {"ptx": r"\bfma\.", "sass": r"\bFFMA", "amdgcn": r"\bv_(pk_|dual_)?(fma|fmac|fmaak|fmamk)_"}
+# NVIDIA's correctly rounded quotients and roots flush inside, where they have scaled their operands.
+_SCALED = r"\b(div|sqrt)\.rn\.f32"
+# Divisions of integers run through floats on these machines: exact, but with fused operations of their own.
+_DIVISION = {"ptx": r"$^", "sass": r"\bMUFU\.RCP", "amdgcn": r"\bv_rcp_"}
+
+
+def ir_findings(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        code = line.split(", !dbg")[0].strip()
+        if "!fpmath" in line:
+            yield f"llir: inexact by !fpmath: {code}"
+        if match := _IR_FLOAT.search(code):
+            if _IR_FLAGS.search(match[2]):
+                yield f"llir: flags allow another result: {code}"
+            if match[1] in ("frem", "fptrunc", "fpext") or re.search(r"\b(half|bfloat|double)\b", code):
+                yield f"llir: not an operation of binary32: {code}"
+        match = _IR_CALL.search(code)
+        if match and (not _EXACT_CALLS.search(match[1]) or _IR_FLAGS.search(code.split("@")[0])):
+            yield f"llir: call that is not known to be exact: {code}"
+
+
+def findings(texts: Mapping[str, str], fma: bool) -> list[str]:
+    """What in a compilation's texts may compute other bits; `fma`: the kernel has fused operations of its own."""
+    found = list(ir_findings(texts["llir"]))
+    scaled = bool(re.search(_SCALED, texts.get("ptx", "")))
+    for kind, rules in _ASM.items():
+        text = texts.get(kind, "")
+        for line, (pattern, what) in product(text.splitlines(), rules):
+            if re.search(pattern, line) and not (kind == "sass" and scaled and what == FLUSHES):
+                found.append(f"{kind}: {what}: {line.strip()}")
+        if not fma and not re.search(_DIVISION[kind], text):
+            found += [f"{kind}: fused: {line.strip()}" for line in text.splitlines() if re.search(_FUSED[kind], line)]
+    if "amdgcn" in texts and ".amdhsa_float_denorm_mode_32 3" not in texts["amdgcn"]:
+        found.append("amdgcn: no mode that keeps subnormals")
+    return found
+
+
+# ---- sources ----------------------------------------------------------------------------------------------------
+
+# What triton_scalar's header forbids. tl.reduce may join integers by _larger, tl.dot integers into int32.
+FORBIDDEN = {
+    "sum", "cumsum", "cumprod", "max", "min", "argmax", "argmin", "maximum", "minimum", "associative_scan", "sort",
+    "exp", "exp2", "log", "log2", "sin", "cos", "erf", "sqrt", "rsqrt", "fdiv", "sigmoid", "softmax", "dot_scaled",
+    "atomic_add", "atomic_max", "atomic_min", "atomic_xchg", "atomic_cas", "inline_asm_elementwise", "rand", "randn",
+}  # fmt: skip
+
+
+def source_findings(source: str) -> list[str]:
+    """Uses of Triton's language that have no defined bits, in the text of a kernel or of an expression."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.BinOp(op=ast.Div()) | ast.AugAssign(op=ast.Div()):
+                found.append(f"line {node.lineno}: /")
+            case ast.UnaryOp(op=ast.USub(), operand=operand) if not isinstance(operand, ast.Constant):
+                found.append(f"line {node.lineno}: unary minus")
+            case ast.Attribute(value=ast.Name(id="tl" | "libdevice"), attr=name) if name in FORBIDDEN:
+                found.append(f"line {node.lineno}: tl.{name}")
+            case ast.Call(func=ast.Attribute(attr="reduce" | "dot" as name), args=args, keywords=keywords):
+                if not {"_larger", "out_dtype=tl.int32"} & {ast.unparse(a) for a in (*args, *keywords)}:
+                    found.append(f"line {node.lineno}: tl.{name}")
+    return found
+
+
+def kernel_sources() -> dict[str, str]:
+    """The text of every jitted function of this package by name, and of every expression."""
+    modules = (
+        triton_scalar, triton_dot, triton_gather, triton_copy, triton_random, triton_reduce, triton_sort,
+    )  # fmt: skip
+    found = {f"{m.__name__}.{n}": f.src for m in modules for n, f in vars(m).items() if isinstance(f, JITFunction)}
+    return found | {name: text.format("a", "b", "c") for name, text in triton_scalar.EXPRESSIONS.items()}
+
+
+def audit(targets: list[str], core: bool) -> tuple[int, list[str]]:
+    """How many compilations were read, and what was found."""
+    count, found = 0, [f"{name}: {f}" for name, text in kernel_sources().items() for f in source_findings(text)]
+    for case in cases():
+        for target, variant in product(targets, VARIANTS):
+            if core and not (case.core and variant == "divisible"):
+                continue
+            count += 1
+            found += [
+                f"{case.name}, {target}, {variant}: {f}"
+                for f in findings(compile_case(case, target, variant), case.fma)
+            ]
+    return count, found
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="triton_audit", description=__doc__)
+    parser.add_argument("targets", nargs="*", default=list(TARGETS), metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--core", action="store_true", help="a few kernels, each in one variant")
+    asked = parser.parse_args(arguments)
+    count, found = audit(asked.targets, asked.core)
+    print(*found, f"{count} compilations, {len(found)} findings", sep="\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
