@@ -184,7 +184,7 @@ inline long offset(constant Axes& axes, long i) {
     long sum = 0;
     for (int axis = int(axes.rank) - 1; axis >= 0; axis--) {
         const long d = axes.shape[axis];
-        const long q = (i | d) >> 32 ? i / d : long(uint(i) / uint(d));  // 64-bit division is slow
+        const long q = (i | d) >> 31 ? i / d : long(int(i) / int(d));  // 64-bit division is slow
         sum += (i - q * d) * axes.strides[axis];
         i = q;
     }

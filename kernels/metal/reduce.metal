@@ -112,7 +112,6 @@ GV_KERNEL(gv_sum_columns) {
         }
         if (simdgroup == 0 && row < p.rows)
             store(arena + p.y, row * p.segments + segment, p.y_dtype, shared.sums[0][lane]);
-        threadgroup_barrier(mem_flags::mem_threadgroup);
     }
     if (risky) raise(arena, p.flag);
 }

@@ -1,6 +1,6 @@
 """A plan's arena in a Metal buffer, its calls as launches, and on the host the calls that a GPU may have got wrong.
 
-Behind the arena the buffer holds a flag a guarded call, a copy of what a step begins with, and scratch memory.
+Behind the arena the buffer holds a flag a guarded call, a copy of the state that a step begins with, and scratch memory.
 
 A step runs whole, then the flags are read, once. If none is set every bit is right. Otherwise the step begins again
 from the copy, one call after the other, and a call whose flag is set is computed by the CPU from its operands; a call
@@ -48,7 +48,7 @@ class MetalMachine:
     def __init__(self, plan_: plan.Plan, library: Library) -> None:
         scalars = plan_.program.scalar_programs
         guarded = [n for n, call in enumerate(plan_.calls) if is_guarded(call, scalars)]
-        spans = _merged([p.span for p in (*plan_.inputs, *plan_.states)]) if guarded else []
+        spans = _merged([p.span for p in plan_.states]) if guarded else []  # other inputs are only read
         self._flags = _aligned(plan_.arena_bytes)
         self._flag_of = {n: self._flags + FLAG_BYTES * i for i, n in enumerate(guarded)}
         spare = self._flags + FLAG_BYTES * len(guarded)  # of calls that are never risky

@@ -208,6 +208,13 @@ def test_sums_and_extremes_of_rows_and_columns(n: int) -> None:
     check(reductions((n, 35), (0,), Dtype.f32))
 
 
+def test_a_sum_of_three_levels() -> None:
+    program = builder(lambda g: [g.reduce("sum", g.input("batch", "x", TensorType(Dtype.f32, (2, 2100 * 2048))), [1])])
+    inputs = everyday_inputs(program)
+    found, _ = on_metal(program, inputs, HostLibrary(3))
+    assert_same_bits(found, backends.evaluate(program, inputs, "cpu"), "three levels")
+
+
 @pytest.mark.parametrize("shape", [(1, 131_073), (131_073, 2)])
 def test_sums_of_more_than_64_segments(shape: tuple[int, int]) -> None:
     def write(g: ProgramBuilder) -> list[Value]:
