@@ -1,6 +1,7 @@
 """A plan's arena in a Metal buffer, its calls as launches, and on the host the calls that a GPU may have got wrong.
 
-Behind the arena the buffer holds a flag a guarded call, a copy of the state that a step begins with, and scratch memory.
+Behind the arena the buffer holds a flag a guarded call, a copy of the state that a step begins with, and scratch
+memory.
 
 A step runs whole, then the flags are read, once. If none is set every bit is right. Otherwise the step begins again
 from the copy, one call after the other, and a call whose flag is set is computed by the CPU from its operands; a call

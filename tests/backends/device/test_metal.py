@@ -15,6 +15,7 @@ from strategies import programs, random_tensor, special_words
 from gensyn_verify import backends
 from gensyn_verify.backends import reference
 from gensyn_verify.backends.arrays import CARRIER, Array, narrow
+from gensyn_verify.backends.device.plan import Reduce
 from gensyn_verify.backends.metal import launches, make, source
 from gensyn_verify.errors import BackendError
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, TensorType, Value, functions, ops
@@ -213,6 +214,15 @@ def test_a_sum_of_three_levels() -> None:
     inputs = everyday_inputs(program)
     found, _ = on_metal(program, inputs, HostLibrary(3))
     assert_same_bits(found, backends.evaluate(program, inputs, "cpu"), "three levels")
+
+
+def test_no_level_of_a_sum_writes_over_what_it_reads() -> None:
+    rows, length = 9, 5_000_000
+    call = Reduce(0, (rows,), (length,), (length,), (1,), 0, Dtype.f32, 4 * rows * length, Dtype.f32)
+    levels = launches.Lowering((), 1 << 40).launches(call, 0)
+    assert len(levels) == 3
+    for x, y, _, n, _, _, _, segments, *_ in (launch.given for launch in levels):
+        assert x + 4 * rows * n <= y or y + 4 * rows * segments <= x
 
 
 @pytest.mark.parametrize("shape", [(1, 131_073), (131_073, 2)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +12,20 @@ from metal_host import HostLibrary, needs_compiler, no_guard, on_metal
 from native import assert_same_bits, bits
 
 from gensyn_verify import backends
-from gensyn_verify.backends import reference
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.device.executor import Executor
 from gensyn_verify.backends.device.plan import Plan, make_plan
-from gensyn_verify.backends.metal import MetalMachine, source
+from gensyn_verify.backends.metal import MetalMachine
+from gensyn_verify.backends.metal.selftest import (
+    OPERATIONS,
+    check,
+    operation_kernels,
+    run_operation,
+    same_number,
+    wanted_result,
+)
+from gensyn_verify.backends.metal.source import kernels
+from gensyn_verify.errors import BackendError
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value
 
 pytestmark = needs_compiler
@@ -22,43 +33,6 @@ IEEE, APPLE = HostLibrary(), HostLibrary(flush=True)
 SMALLEST_NORMAL = np.float32(2.0**-126)
 
 # ---- operations -------------------------------------------------------------------------------------------------
-
-OPERATIONS = {
-    "add": ("add(a, b, risky)", np.add), "sub": ("subtract(a, b, risky)", np.subtract),
-    "mul": ("multiply(a, b, risky)", np.multiply), "div": ("divide(a, b, risky)", np.divide),
-    "sqrt": ("root(a, risky)", lambda a, b, c: np.sqrt(a)), "fma": ("multiply_add(a, b, c, risky)", reference.fma),
-}  # fmt: skip
-
-
-def operation_kernels() -> str:
-    """For every operation a kernel: of operands a, b, c of element e the result, and whether it was risky."""
-    text = source.common()
-    for name, (call, _) in OPERATIONS.items():
-        text += f"""
-            GV_KERNEL(test_{name}) {{
-                using namespace gv;
-                for (long e = GV_THREAD; e < given[0]; e += GV_THREADS) {{
-                    device uint* x = (device uint*)arena + 5 * e;
-                    const uint a = x[0], b = x[1], c = x[2];
-                    bool risky = false;
-                    x[3] = {call};
-                    x[4] = risky;
-                }}
-            }}"""
-    return text
-
-
-def run_operation(library: HostLibrary, name: str, operands: Array) -> tuple[Array, Array]:
-    """Results (float32[n]) and whether they were risky (bool[n]), of float32[n, 3]."""
-    n = len(operands)
-    buffer = library.buffer(20 * n)
-    rows = np.zeros((n, 5), np.uint32)
-    rows[:, :3] = operands.view(np.uint32)
-    library.write(buffer, 0, rows.view(np.uint8).reshape(-1))
-    kernel = getattr(library.compile(operation_kernels()), f"test_{name}")
-    kernel(buffer, [n], threads=[1024, 1, 1], group_size=[32, 1, 1])
-    rows = library.read(buffer, 0, 20 * n).view(np.uint32).reshape(n, 5)
-    return rows[:, 3].copy().view(np.float32), rows[:, 4] != 0
 
 
 def operands_near_underflow(n: int) -> Array:
@@ -98,18 +72,15 @@ def exactly_subnormal(name: str, x: Array) -> Array:
     return (exact != 0) & (np.abs(exact) < 2.0**-126)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", [n for n in OPERATIONS if n != "mul_then_add"])
 def test_what_is_not_risky_is_right_however_the_device_flushes(name: str) -> None:
     """Flushing as this CPU does it gives the bits of IEEE 754, and a device that flushes before it rounds, or to a zero
     of another sign, does so only where the operation is risky.
     """
     x = operands_near_underflow(120_000)
-    arity = {"sqrt": 1, "fma": 3}.get(name, 2)
-    function = OPERATIONS[name][1]
-    with np.errstate(all="ignore"):
-        wanted = np.asarray(function(*(x.T if arity != 2 else x.T[:2])))
+    arity, wanted = OPERATIONS[name][1], wanted_result(name, x)
     found, risky = run_operation(APPLE, name, x)
-    same = (found.view(np.uint32) == wanted.view(np.uint32)) | (np.isnan(found) & np.isnan(wanted))
+    same = same_number(found, wanted)
     assert same[~risky].all()
     used = x[:, :arity].view(np.uint32) & 0x7FFFFFFF
     subnormal_operand = ((used > 0) & (used < 0x800000)).any(1)
@@ -119,6 +90,45 @@ def test_what_is_not_risky_is_right_however_the_device_flushes(name: str) -> Non
     if name != "sqrt":
         assert not same[risky].all()  # the operands reach what the guard is for
     assert (~risky).sum() > 20_000
+
+
+# ---- the self-test ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WrongLibrary(HostLibrary):
+    """A compiler that takes one expression for another."""
+
+    text: str = ""
+    instead: str = ""
+
+    def compile(self, source: str) -> Any:
+        return super().compile(source.replace(self.text, self.instead))
+
+
+@pytest.mark.parametrize("library", [IEEE, APPLE])
+def test_the_self_test_accepts_a_device_that_flushes(library: HostLibrary) -> None:
+    check(library)
+
+
+A, B, C = (f"as_type<float>({x})" for x in "abc")
+
+
+@pytest.mark.parametrize(
+    ("what", "text", "instead"),
+    [
+        ("div", f"{A} / {B}", f"{A} * (1.0f / {B})"),
+        ("sqrt", f"as_type<uint>(precise::sqrt({A}))", f"as_type<uint>(precise::sqrt({A})) + 1"),
+        ("fma", f"fma({A}, {B}, {C})", f"{A} * {B} + {C}"),
+        ("mul_then_add", "add(multiply(a, b, risky), c, risky)", "multiply_add(a, b, c, risky)"),
+        ("value08", "largest ? less(b, a) : less(a, b)", "less(a, b)"),
+        ("value16", "merged / 2, me", "merged / 4, me"),
+    ],
+)
+def test_the_self_test_refuses_a_device_that_rounds_otherwise(what: str, text: str, instead: str) -> None:
+    assert text in operation_kernels() + kernels()
+    with pytest.raises(BackendError, match=f"metal: .*{what}"):
+        check(WrongLibrary(text=text, instead=instead))
 
 
 # ---- calls ------------------------------------------------------------------------------------------------------
