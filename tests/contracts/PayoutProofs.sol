@@ -3,14 +3,20 @@ pragma solidity ^0.8.28;
 
 import {IReferee, Position} from "gensyn_verify/settle/contracts/IReferee.sol";
 import {Settlement} from "gensyn_verify/settle/contracts/Settlement.sol";
+import {Cheats} from "./SettlementFixture.sol";
 import {AnyReferee, SettlementBooks, Symbols} from "./SettlementBooks.sol";
 
-/// @dev The settlement, but for three functions. A credit is written down instead of being booked: what it does when
-/// it is booked is `check_credit`, and solvers do not come to an end with the credits of six people who may be the same. A lot
-/// is any word, as halmos cannot read block hashes. The committee is drawn or not: drawing writes who sits where, which no
-/// amount depends on in the same message.
+/// @dev The settlement, in which some functions do what is proven of them, however they do it:
+///   - a credit is written down instead of being booked (`check_credit`): with the credits of several people, who may be the
+///     same, solvers do not come to an end;
+///   - a verifier is judged or dismissed with any result that these have (`check_judge`, `check_dismiss`), so that a loop over
+///     a committee has one case a length;
+///   - a lot is any word, as halmos 0.3.3 cannot read block hashes.
+/// That drawing a committee writes who sits where, and nothing else, is read off `_draw`: here it says yes or no.
 contract Ledger is Settlement {
     Symbols private constant SVM = Symbols(address(uint160(uint256(keccak256("svm cheat code")))));
+    Cheats private constant VM = Cheats(address(uint160(uint256(keccak256("hevm cheat code")))));
+    uint256 private constant SEAT_ = 10 ether;
 
     address private _watched;
     /// @notice Credited since `open`, to all and to the address that it watches.
@@ -18,17 +24,30 @@ contract Ledger is Settlement {
     uint256 public toWatched;
     /// @notice What of any credit is above 128 bits, and would not be booked in `locked` and `owed`.
     uint256 public excess;
+    /// @notice Seats that were given up or slashed since `open`, without those that the lists show.
+    uint256 public gone;
 
     constructor(Rules memory r) Settlement(new AnyReferee(), address(0), address(0x5005), r) {}
 
     function open(address watched) external {
-        (_watched, credited, toWatched, excess) = (watched, 0, 0, 0);
+        (_watched, credited, toWatched, excess, gone) = (watched, 0, 0, 0, 0);
     }
 
-    /// @notice A credit as it is booked.
-    function book(address to, uint256 amount) external {
+    // ---- as they are
+
+    function credit_(address to, uint256 amount) external {
         super._credit(to, amount);
     }
+
+    function judge(uint256 id, uint256 place) external returns (uint256 lost, uint256 pay) {
+        return super._judge(_tasks[id], _jurors[id][place]);
+    }
+
+    function dismiss(uint256 id, uint256 place, bool giveUp) external returns (uint256 pay) {
+        return super._dismiss(_tasks[id], _jurors[id][place], giveUp);
+    }
+
+    // ---- as messages see them
 
     /// @dev No branches: each would double the cases of all that follows.
     function _credit(address to, uint256 amount) internal override {
@@ -44,6 +63,27 @@ contract Ledger is Settlement {
         }
     }
 
+    function _judge(Task storage t, Juror storage j) internal override returns (uint256 lost, uint256 pay) {
+        uint256 slashed = any(1);
+        pay = any(uint256(t.fee) + t.bounty);
+        _leave(j, pay, slashed + any(1 - slashed), slashed);
+        lost = SEAT_ * slashed;
+    }
+
+    function _dismiss(Task storage t, Juror storage j, bool) internal override returns (uint256 pay) {
+        pay = any(t.fee);
+        _leave(j, pay, any(1), 0);
+    }
+
+    /// @dev The owner is paid, and gets the stake of a seat that is gone and not slashed.
+    function _leave(Juror storage j, uint256 pay, uint256 left, uint256 slashed) private {
+        VM.assume(j.owner != _watched);
+        unchecked {
+            credited += pay + SEAT_ * (left - slashed);
+            gone += left;
+        }
+    }
+
     function _lot(uint256) internal pure override returns (bytes32) {
         return bytes32(SVM.createUint256("lot"));
     }
@@ -51,14 +91,19 @@ contract Ledger is Settlement {
     function _draw(uint256, Task storage, bytes32) internal pure override returns (bool) {
         return SVM.createBool("drawn");
     }
+
+    function any(uint256 most) private pure returns (uint256 x) {
+        x = SVM.createUint256("any");
+        VM.assume(x <= most);
+    }
 }
 
 /// @notice The sentences 1 to 3 of SettlementProofs.sol for the messages that credit several people, or ask for a block hash.
-/// First what booking a credit does; then, of each message, that it changes `locked`, `owed` and the balance by nothing but
-/// credits, that these sum up to what 3. says, that each fits into 128 bits, and that nobody else gets one.
-/// @dev The committees of `settle`, `expire` and `expose` have up to three seats here; of larger ones there are too many
-/// cases, and the invariants of Settlement.invariant.t.sol hold them.
-/// @custom:halmos --loop 16
+/// First what booking a credit, judging and dismissing a verifier do; then, of each message, that it changes `locked`, `owed`
+/// and the balance by nothing but credits, that these sum up to what 3. says, that each fits into 128 bits, and that nobody
+/// else gets one, whatever the size of the committee.
+/// @dev Of `expire`, `expose` and `settle`, `x` owns no seat of the committee. Moves are without bytes: `move` hands them on.
+/// @custom:halmos --loop 17
 contract PayoutProofs is SettlementBooks {
     Ledger private s;
 
@@ -71,13 +116,41 @@ contract PayoutProofs is SettlementBooks {
         return s;
     }
 
+    // ---- what messages are made of
+
     function check_credit(address to, uint256 amount, address x) external {
         vm.assume(amount <= type(uint128).max);
         (uint256 locked, uint256 owed, uint256 balance) = (s.locked(), s.owed(), address(s).balance);
         (uint256 had, uint256 other) = (s.credit(to), s.credit(x));
-        s.book(to, amount);
+        s.credit_(to, amount);
         assert(s.locked() + amount == locked && s.owed() == owed + amount && address(s).balance == balance);
         assert(s.credit(to) == had + amount && (x == to || s.credit(x) == other));
+    }
+
+    function check_judge(uint256 id, uint256 place, address x) external {
+        Books memory b = open(id, x);
+        address owner = s.juror(id, place).owner;
+        (uint256 lost, uint256 pay) = s.judge(id, place);
+        assert(lost == 0 || lost == SEAT);
+        assert(pay <= uint256(b.task.fee) + b.task.bounty);
+        leaves(b, id, lost, pay, owner, x);
+    }
+
+    function check_dismiss(uint256 id, uint256 place, bool giveUp, address x) external {
+        Books memory b = open(id, x);
+        address owner = s.juror(id, place).owner;
+        uint256 pay = s.dismiss(id, place, giveUp);
+        assert(pay <= b.task.fee);
+        leaves(b, id, 0, pay, owner, x);
+    }
+
+    function leaves(Books memory b, uint256 id, uint256 lost, uint256 pay, address owner, address x) private view {
+        unchecked {
+            uint256 seatsGone = b.seats - seats();
+            assert(seatsGone <= 1 && lost <= SEAT * seatsGone);
+            assert(s.credited() == pay + SEAT * seatsGone - lost);
+            assert(accounted(b, id, 0 - SEAT * seatsGone) & untouched(b, people(owner), x) != 0);
+        }
     }
 
     // ---- messages that ask for a lot
@@ -118,75 +191,23 @@ contract PayoutProofs is SettlementBooks {
 
     // ---- messages that end a task
 
-    function check_expire_0(uint256 id, address x) external {
-        expires(id, 0, x);
-    }
-
-    function check_expire_1(uint256 id, address x) external {
-        expires(id, 1, x);
-    }
-
-    function check_expire_2(uint256 id, address x) external {
-        expires(id, 2, x);
-    }
-
-    function check_expire_3(uint256 id, address x) external {
-        expires(id, 3, x);
-    }
-
-    function expires(uint256 id, uint256 committee, address x) private {
+    function check_expire(uint256 id, address x) external {
         Books memory b = open(id, x);
-        vm.assume(b.task.seats == committee);
         s.expire(id);
-        conserved(b, id, jurors(id, committee, people(BURN, b.task.submitter)), x);
+        conserved(b, id, people(BURN, b.task.submitter), x);
     }
 
-    function check_expose_0(uint256 id, bytes32 r, address caller, address x) external {
-        exposes(id, 0, r, caller, x);
-    }
-
-    function check_expose_1(uint256 id, bytes32 r, address caller, address x) external {
-        exposes(id, 1, r, caller, x);
-    }
-
-    function check_expose_2(uint256 id, bytes32 r, address caller, address x) external {
-        exposes(id, 2, r, caller, x);
-    }
-
-    function check_expose_3(uint256 id, bytes32 r, address caller, address x) external {
-        exposes(id, 3, r, caller, x);
-    }
-
-    function exposes(uint256 id, uint256 committee, bytes32 r, address caller, address x) private {
+    function check_expose(uint256 id, bytes32 r, address caller, address x) external {
         Books memory b = open(id, x);
-        vm.assume(b.task.seats == committee);
         vm.prank(caller);
         s.expose(id, r);
-        conserved(b, id, jurors(id, committee, people(BURN, caller, b.task.submitter)), x);
+        conserved(b, id, people(BURN, caller, b.task.submitter), x);
     }
 
-    function check_settle_0(uint256 id, address x) external {
-        settles(id, 0, x);
-    }
-
-    function check_settle_1(uint256 id, address x) external {
-        settles(id, 1, x);
-    }
-
-    function check_settle_2(uint256 id, address x) external {
-        settles(id, 2, x);
-    }
-
-    function check_settle_3(uint256 id, address x) external {
-        settles(id, 3, x);
-    }
-
-    function settles(uint256 id, uint256 committee, address x) private {
+    function check_settle(uint256 id, address x) external {
         Books memory b = open(id, x);
-        vm.assume(b.task.seats == committee);
         s.settle(id);
-        address gainer = b.task.overturned ? b.task.winner : b.task.solver;
-        conserved(b, id, jurors(id, committee, people(BURN, b.task.submitter, gainer)), x);
+        conserved(b, id, people(BURN, b.task.submitter, b.task.overturned ? b.task.winner : b.task.solver), x);
     }
 
     // ---- the books
@@ -196,23 +217,22 @@ contract PayoutProofs is SettlementBooks {
         return books(id);
     }
 
-    function conserved(Books memory b, uint256 id, address[] memory who, address x) private view {
+    function seats() internal view override returns (uint256) {
         unchecked {
-            uint256 good = when(s.locked() == b.locked && s.owed() == b.owed && address(s).balance == b.balance);
-            good &= when(s.excess() == 0) & when(s.toWatched() & ~named(x, who) == 0);
-            assert(good & accounted(b, id, 0 - s.credited()) != 0);
+            return super.seats() - s.gone();
         }
     }
 
-    /// @dev `who`, and the owners of the seats of a task.
-    function jurors(uint256 id, uint256 committee, address[] memory who) private view returns (address[] memory all) {
-        all = new address[](who.length + committee);
-        for (uint256 i = 0; i < who.length; ++i) {
-            all[i] = who[i];
+    function conserved(Books memory b, uint256 id, address[] memory who, address x) private view {
+        unchecked {
+            assert(accounted(b, id, 0 - s.credited()) & untouched(b, who, x) != 0);
         }
-        for (uint256 i = 0; i < committee; ++i) {
-            all[who.length + i] = s.juror(id, i).owner;
-        }
+    }
+
+    /// @dev Nothing moves but by credits, each of 128 bits, and by them nothing to anybody else.
+    function untouched(Books memory b, address[] memory who, address x) private view returns (uint256 good) {
+        good = when(s.locked() == b.locked && s.owed() == b.owed && address(s).balance == b.balance);
+        good &= when(s.excess() == 0) & when(s.toWatched() & ~named(x, who) == 0);
     }
 
     function people(address a, address b) private pure returns (address[] memory who) {

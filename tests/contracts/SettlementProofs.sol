@@ -17,9 +17,10 @@ import {AnyReferee, SettlementBooks} from "./SettlementBooks.sol";
 /// @dev Here are the messages that credit one person at most, of the contract as it is deployed. Those that credit several,
 /// and those that ask for a block hash, are in PayoutProofs.sol.
 ///
-/// Excluded are states alone in which these do not hold before: somebody has more credit than is owed, more is due to
-/// a task than is locked, or a task that was not posted is there. The payee of `withdraw` takes the money without a call
-/// back: what it might call is a message of its own, in a state that `withdraw` has left complete. Ether is the asset.
+/// Excluded are states alone in which these do not hold before: somebody has more credit than is owed, more is due to a task
+/// than is locked, a committee has more than 16 seats, or a task that was not posted is there. The payee of `withdraw` takes
+/// the money without a call back: what it might call is a message of its own, in a state that `withdraw` has left complete.
+/// Ether is the asset, and the rules are those of SettlementBooks.sol.
 /// @custom:halmos --loop 16
 contract SettlementProofs is SettlementBooks {
     address private constant PAYEE = address(0x9999);
@@ -46,7 +47,7 @@ contract SettlementProofs is SettlementBooks {
         s.post{value: value}(digest, steps, posted);
         t = s.task(id);
         assert(t.state == Settlement.State.Posted && t.games == 0);
-        assert(escrow(t) == value);
+        assert(escrow(t) == value && t.seats <= 16);
         assert(s.locked() == locked + value && s.owed() == owed && address(s).balance == balance + value);
     }
 

@@ -6,7 +6,7 @@ import {IReferee, Position} from "./IReferee.sol";
 /// @title Tasks, claims, committees, disputes and the money in them: docs/settlement.md
 /// @notice No proxy and no owner. The guardian may stop new tasks, nothing else. Payments are credits, pulled.
 /// @dev One contract has one asset. Every amount that comes in is `locked` until it is a credit, then `owed`.
-/// What is virtual is so for the proofs alone (tests/contracts/PayoutProofs.sol).
+/// What is virtual or internal is so for the proofs alone (tests/contracts/PayoutProofs.sol).
 contract Settlement {
     // ---------------------------------------------------------------------------------------------- types
 
@@ -205,9 +205,9 @@ contract Settlement {
     uint128 public owed;
     /// @notice What an account may withdraw.
     mapping(address => uint256) public credit;
-    mapping(uint256 => Task) private _tasks;
+    mapping(uint256 => Task) internal _tasks;
     mapping(uint256 => Game) private _games;
-    mapping(uint256 => mapping(uint256 => Juror)) private _jurors;
+    mapping(uint256 => mapping(uint256 => Juror)) internal _jurors;
     Seat[] private _seats;
     uint32[] private _emptySeats;
     bool private transient _entered;
@@ -381,18 +381,20 @@ contract Settlement {
     function _dissolve(uint256 id, Task storage t, bool seated, bool giveUp) private {
         uint256 rest = _escrow(t);
         for (uint256 i = 0; seated && i < t.seats; ++i) {
-            Juror storage j = _jurors[id][i];
-            if (j.stand == Stand.Absent && giveUp) {
-                _giveUp(j.seat, j.owner);
-            } else {
-                _seats[j.seat].task = 0;
-                if (j.stand == Stand.Sealed) {
-                    rest -= t.fee;
-                    _credit(j.owner, t.fee);
-                }
-            }
+            rest -= _dismiss(t, _jurors[id][i], giveUp);
         }
         _credit(t.submitter, rest);
+    }
+
+    /// @dev What a verifier was paid; its seat is given up, or free again.
+    function _dismiss(Task storage t, Juror storage j, bool giveUp) internal virtual returns (uint256 pay) {
+        if (j.stand == Stand.Absent && giveUp) {
+            _giveUp(j.seat, j.owner);
+        } else {
+            _seats[j.seat].task = 0;
+            if (j.stand == Stand.Sealed) pay = t.fee;
+            _credit(j.owner, pay);
+        }
     }
 
     // ---------------------------------------------------------------------------------------------- verifiers
@@ -625,18 +627,9 @@ contract Settlement {
         uint256 rest = _escrow(t);
         uint256 slashed = 0;
         for (uint256 i = 0; i < t.seats; ++i) {
-            Juror storage j = _jurors[id][i];
-            (bool slash, uint256 pay) = _due(t, j.stand);
-            if (slash) {
-                slashed += SEAT;
-                _empty(j.seat, true);
-            } else if (j.stand == Stand.Absent) {
-                _giveUp(j.seat, j.owner);
-            } else {
-                _seats[j.seat].task = 0;
-                rest -= pay;
-                _credit(j.owner, pay);
-            }
+            (uint256 lost, uint256 pay) = _judge(t, _jurors[id][i]);
+            slashed += lost;
+            rest -= pay;
         }
         if (t.overturned) {
             uint256 burned = _burned(t.stake + slashed);
@@ -648,6 +641,21 @@ contract Settlement {
             _credit(t.solver, uint256(t.reward) + t.stake);
         }
         _credit(t.submitter, rest);
+    }
+
+    /// @dev What a verifier loses, and what it was paid; its seat is slashed, given up, or free again.
+    function _judge(Task storage t, Juror storage j) internal virtual returns (uint256 lost, uint256 pay) {
+        bool slash;
+        (slash, pay) = _due(t, j.stand);
+        if (slash) {
+            _empty(j.seat, true);
+            lost = SEAT;
+        } else if (j.stand == Stand.Absent) {
+            _giveUp(j.seat, j.owner);
+        } else {
+            _seats[j.seat].task = 0;
+            _credit(j.owner, pay);
+        }
     }
 
     /// @dev What a verifier's root is worth: docs/settlement.md section 5.
