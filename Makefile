@@ -88,7 +88,8 @@ test-mutants: $(VENV)/.dev $(NODE)/.package-lock.json
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python contracts/mutants.py $(ARGS)
 
 # For all operands, results of the soft floats are canonical; from any state, no message of a settlement creates or
-# destroys money (what that rests on: tests/contracts/SettlementProofs.sol, PayoutProofs.sol). By halmos, in an environment of its own.
+# destroys money (what that rests on: tests/contracts/SettlementProofs.sol, PayoutProofs.sol). By halmos, in an
+# environment of its own; about four minutes on one core.
 HALMOS = FOUNDRY_OUT=build/proofs/out FOUNDRY_CACHE_PATH=build/proofs/cache \
   PATH=$(CURDIR)/build/proofs/bin:$(CURDIR)/$(NODE)/.bin:$$PATH halmos --forge-build-out build/proofs/out
 test-proofs: $(NODE)/.package-lock.json
