@@ -11,7 +11,9 @@
 // subnormal) that exact arithmetic need not give. Where no operation of a call was risky its bits are those of IEEE
 // 754; otherwise the host computes the call again.
 #include <metal_stdlib>
+#if __METAL_VERSION__ >= 320  // before, whoever compiles turns fast math off
 #pragma METAL fp math_mode(safe)
+#endif
 #pragma METAL fp contract(off)
 
 using namespace metal;

@@ -5,7 +5,7 @@ memory.
 
 A step runs whole, then the flags are read, once. If none is set every bit is right. Otherwise the step begins again
 from the copy, one call after the other, and a call whose flag is set is computed by the CPU from its operands; a call
-that may write over them has its outputs put back before.
+that may write over them has its outputs put back before. A step after such a step goes call by call at once.
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ class MetalMachine:
         words = FLAG_BYTES // 4 * len(guarded)
         self._clear = flat("gv_fill", (self._flags, 4, words, 0), words)
         self.kernels = frozenset(lowering.arrangements.values())
-        self._fixed = library.compile(source.kernels())
+        fixed = library.compile(source.kernels())
         maps = "\n".join(a.source(name) for a, name in lowering.arrangements.items())
-        self._generated = library.compile(source.common() + maps) if maps else None
+        generated = library.compile(source.common() + maps) if maps else None
+        names = {launch.kernel for launches in (*self._launches, self._save, self._clear) for launch in launches}
+        self._kernel = {n: getattr(generated if n in self.kernels else fixed, n) for n in names}
         self._library = library
         self._buffer = library.buffer(max(scratch + lowering.scratch_bytes, 1))
         self._calls = plan_.calls
@@ -82,15 +84,20 @@ class MetalMachine:
         return [_native.blake3_root(self.read(begin, end - begin).data) for begin, end in spans]
 
     def run(self) -> None:
-        self.host_calls = []
+        if self.host_calls:  # the step before needed the CPU, and moments that decay stay small
+            self._launch(self._clear)
+            self._run_each()
+            return
         self._launch([*self._save, *self._clear])
         for launches in self._launches:
             self._launch(launches)
         if self._flag_of and self.read(self._flags, FLAG_BYTES * len(self._flag_of)).view(np.uint32)[::4].any():
             self._launch([*self._restore, *self._clear])
-            self._run_again()
+            self._run_each()
 
-    def _run_again(self) -> None:
+    def _run_each(self) -> None:
+        """One call after the other, each looked at before the next."""
+        self.host_calls = []
         for n, (call, launches) in enumerate(zip(self._calls, self._launches, strict=True)):
             flag = self._flag_of.get(n)
             if flag is None:
@@ -115,9 +122,10 @@ class MetalMachine:
 
     def _launch(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
-            kernel = getattr(self._generated if launch.kernel in self.kernels else self._fixed, launch.kernel)
-            threads = [launch.groups[0] * launch.size, launch.groups[1], launch.groups[2]]
-            kernel(self._buffer, list(launch.given), threads=threads, group_size=[launch.size, 1, 1])
+            x, y, z = launch.groups
+            self._kernel[launch.kernel](
+                self._buffer, list(launch.given), threads=[x * launch.size, y, z], group_size=[launch.size, 1, 1]
+            )
 
 
 def _aligned(offset: int) -> int:

@@ -19,7 +19,7 @@ class MpsLibrary:
     A kernel's numbers are passed by value: torch hands a list of int over as 64-bit integers, 4 KiB at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "mps") -> None:
         try:
             import torch
         except ImportError as error:
@@ -29,9 +29,15 @@ class MpsLibrary:
         if os.environ.get("PYTORCH_MPS_FAST_MATH", "0") != "0":
             raise BackendError("backend metal: PYTORCH_MPS_FAST_MATH lets kernels round as they like; unset it")
         self._torch = torch
+        self._device = device
+        self._compiled: dict[str, Any] = {}
 
     def compile(self, source: str) -> Any:
-        library = self._torch.mps.compile_shader(source)
+        if source not in self._compiled:
+            self._compiled[source] = self._checked(self._torch.mps.compile_shader(source))
+        return self._compiled[source]
+
+    def _checked(self, library: Any) -> Any:
         for name in dir(library):
             width = getattr(library, name).thread_execution_width
             if width != WARP:
@@ -40,7 +46,7 @@ class MpsLibrary:
 
     def buffer(self, nbytes: int) -> Any:
         try:
-            return self._torch.zeros(nbytes, dtype=self._torch.uint8, device="mps")
+            return self._torch.zeros(nbytes, dtype=self._torch.uint8, device=self._device)
         except RuntimeError as error:
             raise BackendError(f"backend metal: no {nbytes} bytes of memory on the GPU ({error}); use cpu") from error
 

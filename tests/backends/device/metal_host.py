@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +26,7 @@ from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.device.executor import Executor
 from gensyn_verify.backends.device.plan import Plan
-from gensyn_verify.backends.metal import MetalMachine, machine
+from gensyn_verify.backends.metal import Library, MetalMachine, machine
 from gensyn_verify.program import Program
 
 EMULATION = Path(__file__).resolve().parents[2] / "emulation" / "metal"
@@ -72,7 +73,7 @@ class HostLibrary:
 
     def compile(self, source: str) -> Any:
         _host()
-        return _Kernels(_load(source, tuple(MSL_FLAGS)), self)
+        return Kernels(source, self)
 
     def buffer(self, nbytes: int) -> Any:
         memory = np.zeros(nbytes + 64, np.uint8)
@@ -87,34 +88,47 @@ class HostLibrary:
         buffer[offset : offset + len(data)] = data
 
 
-class _Kernels:
-    def __init__(self, code: ctypes.CDLL, library: HostLibrary) -> None:
-        self._code = code
+class Kernels:
+    """What torch.mps.compile_shader returns, with its rules for arguments."""
+
+    def __init__(self, source: str, library: HostLibrary) -> None:
+        self._source = source
+        self._code = _load(source, tuple(MSL_FLAGS))
         self._library = library
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        body = self._code[name]
+    def __dir__(self) -> list[str]:
+        return re.findall(r"^GV_KERNEL\((\w+)\)", self._source, re.MULTILINE)
 
-        def kernel(buffer: Array, given: list[int], threads: Sequence[int], group_size: Sequence[int]) -> None:
-            (size, one_y, one_z), (x, y, z) = group_size, threads
-            assert one_y == one_z == 1
-            assert size % 32 == 0
-            assert x % size == 0
-            assert size <= 1024
-            assert len(given) <= 512  # 4 KiB by value
-            _host().gv_host_run(
-                body, ctypes.c_void_p(buffer.ctypes.data), (ctypes.c_int64 * len(given))(*given),
-                (ctypes.c_uint32 * 3)(x // size, y, z), ctypes.c_uint32(size), ctypes.c_uint64(self._library.seed),
-                int(self._library.flush),
-            )  # fmt: skip
+    def __getattr__(self, name: str) -> Kernel:
+        return Kernel(self._code[name], self._library)
 
-        return kernel
+
+class Kernel:
+    thread_execution_width = 32
+
+    def __init__(self, body: Any, library: HostLibrary) -> None:
+        self._body = body
+        self._library = library
+
+    def __call__(self, buffer: Any, given: list[int], threads: list[int], group_size: list[int]) -> None:
+        (size, *ones), (x, *yz) = group_size, threads
+        assert ones == [1, 1]
+        assert size % 32 == x % size == 0 < x
+        assert size <= 1024
+        assert 0 < len(given) <= 512  # 4 KiB by value
+        assert all(type(n) is int for n in (*given, *threads, *group_size))
+        at = buffer.ctypes.data if isinstance(buffer, np.ndarray) else buffer.data_ptr()
+        _host().gv_host_run(
+            self._body, ctypes.c_void_p(at), (ctypes.c_int64 * len(given))(*given),
+            (ctypes.c_uint32 * 3)(x // size, *yz), ctypes.c_uint32(size), ctypes.c_uint64(self._library.seed),
+            int(self._library.flush),
+        )  # fmt: skip
 
 
 def on_metal(
     program: Program,
     inputs: Mapping[str, Array],
-    library: HostLibrary = HostLibrary(),
+    library: Library = HostLibrary(),
     keep: bool = False,
     guard: bool = True,
 ) -> tuple[dict[str, Array], MetalMachine]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 
+import metal_host
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +20,7 @@ from gensyn_verify.backends import reference
 from gensyn_verify.backends.arrays import CARRIER, Array, narrow
 from gensyn_verify.backends.device.plan import Reduce
 from gensyn_verify.backends.metal import launches, make, source
+from gensyn_verify.backends.metal.mps import MpsLibrary
 from gensyn_verify.errors import BackendError
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, TensorType, Value, functions, ops
 from gensyn_verify.program.scalar import OPERATIONS, Instruction, ScalarProgram
@@ -333,13 +337,37 @@ def test_random_programs(program: Program, seed: int, flush: bool, keep: bool) -
     assert_same_bits(found, wanted, f"seed {seed}, flush {flush}, keep {keep}")
 
 
+# ---- through PyTorch --------------------------------------------------------------------------------------------
+
+
 def test_without_an_apple_gpu_the_backend_says_so() -> None:
-    program = builder(lambda g: [g.input("batch", "x", TensorType(Dtype.f32, (1,)))])
-    try:
-        import torch
-    except ImportError:
-        torch = None
-    if torch is not None and torch.backends.mps.is_available():
+    if find_spec("torch") and import_module("torch").backends.mps.is_available():
         pytest.skip("this machine has one")
     with pytest.raises(BackendError, match="backend metal"):
-        make(program)
+        make(builder(lambda g: [g.input("batch", "x", TensorType(Dtype.f32, (1,)))]))
+
+
+@pytest.fixture
+def torch_on_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch with an Apple GPU whose kernels are compiled for the host."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "compile_shader", HostLibrary().compile)
+
+
+@pytest.mark.usefixtures("torch_on_host")
+def test_tensors_of_pytorch_hold_the_arena() -> None:
+    program = operations_program(9)
+    inputs = everyday_inputs(program)
+    found, _ = on_metal(program, inputs, MpsLibrary(device="cpu"))
+    assert_same_bits(found, backends.evaluate(program, inputs, "reference"), "torch")
+
+
+@pytest.mark.usefixtures("torch_on_host")
+def test_fast_math_and_other_simd_groups_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metal_host.Kernel, "thread_execution_width", 64)
+    with pytest.raises(BackendError, match="gv_copy runs in SIMD groups of 64 threads"):
+        MpsLibrary().compile(source.kernels())
+    monkeypatch.setenv("PYTORCH_MPS_FAST_MATH", "1")
+    with pytest.raises(BackendError, match="PYTORCH_MPS_FAST_MATH"):
+        MpsLibrary()
