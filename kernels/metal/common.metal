@@ -20,15 +20,17 @@ using namespace metal;
 
 #ifndef GV_SHARED  // tests/emulation/metal has its own
 #define GV_SHARED(type, name) threadgroup type name
+#define GV_LIMIT [[max_total_threads_per_threadgroup(256)]]  // or the compiler may settle for fewer
 #endif
 
 // Every kernel takes the arena, and numbers that it reads as a struct of 64-bit integers; places are bytes in the
 // arena.
-#define GV_KERNEL(name)                                                                                    \
-    kernel void name(device uchar* arena [[buffer(0)]], constant long* given [[buffer(1)]],                \
-                     uint3 group [[threadgroup_position_in_grid]], uint3 groups [[threadgroups_per_grid]], \
-                     uint3 size [[threads_per_threadgroup]], uint me [[thread_index_in_threadgroup]],      \
-                     uint lane [[thread_index_in_simdgroup]], uint simdgroup [[simdgroup_index_in_threadgroup]])
+#define GV_KERNEL(name)                                                                                             \
+    GV_LIMIT kernel void name(device uchar* arena [[buffer(0)]], constant long* given [[buffer(1)]],                \
+                              uint3 group [[threadgroup_position_in_grid]], uint3 groups [[threadgroups_per_grid]], \
+                              uint3 size [[threads_per_threadgroup]], uint me [[thread_index_in_threadgroup]],      \
+                              uint lane [[thread_index_in_simdgroup]],                                              \
+                              uint simdgroup [[simdgroup_index_in_threadgroup]])
 #define GV_THREAD (long(group.x) * size.x + me)
 #define GV_THREADS (long(groups.x) * size.x)
 
@@ -175,6 +177,9 @@ inline void store(device uchar* at, long element, long dtype, uint x) {
 
 // ---- places ----
 
+// i / d for numbers that are not negative. 64-bit division is slow on a GPU.
+inline long quotient(long i, long d) { return (i | d) >> 31 ? i / d : long(int(i) / int(d)); }
+
 // Axes, the last one fastest.
 struct Axes {
     long rank;
@@ -186,7 +191,7 @@ inline long offset(constant Axes& axes, long i) {
     long sum = 0;
     for (int axis = int(axes.rank) - 1; axis >= 0; axis--) {
         const long d = axes.shape[axis];
-        const long q = (i | d) >> 31 ? i / d : long(int(i) / int(d));  // 64-bit division is slow
+        const long q = quotient(i, d);
         sum += (i - q * d) * axes.strides[axis];
         i = q;
     }

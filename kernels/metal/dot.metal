@@ -91,12 +91,18 @@ GV_KERNEL(gv_exponents) {
     using namespace gv;
     constant ExponentParameters& p = *(constant ExponentParameters*)given;
     uint least = 0;
-    for (long e = GV_THREAD; e < p.matrices * p.count; e += GV_THREADS) {
-        const uint x = load(arena + p.x, e / p.count * p.stride + e % p.count, p.dtype);
-        const uint below = is_zero(x) ? 0 : 255 - exponent(x);
-        least = below > least ? below : least;
+    for (long matrix = 0; matrix < p.matrices; matrix++)
+        for (long e = GV_THREAD; e < p.count; e += GV_THREADS) {
+            const uint x = load(arena + p.x, matrix * p.stride + e, p.dtype);
+            const uint below = is_zero(x) ? 0 : 255 - exponent(x);
+            least = below > least ? below : least;
+        }
+    for (ushort half_ = 16; half_ > 0; half_ /= 2) {
+        const uint other = simd_shuffle_down(least, half_);
+        least = lane < half_ && other > least ? other : least;
     }
-    if (least > 0) atomic_fetch_max_explicit((device atomic_uint*)(arena + p.least), least, memory_order_relaxed);
+    if (lane == 0 && least > 0)
+        atomic_fetch_max_explicit((device atomic_uint*)(arena + p.least), least, memory_order_relaxed);
 }
 
 GV_KERNEL(gv_dot) {

@@ -40,9 +40,9 @@ GV_KERNEL(gv_gather) {
     constant GatherParameters& p = *(constant GatherParameters*)given;
     device const int* index = (device const int*)(arena + p.index);
     for (long e = GV_THREAD; e < p.count * p.row; e += GV_THREADS) {
-        const long i = e / p.row, at = index[i];
+        const long i = quotient(e, p.row), column = e - i * p.row, at = index[i];
         const bool inside = at >= 0 && at < p.rows;
-        const uint bits = inside ? get(arena + p.data, at * p.row + e % p.row, p.bytes) : uint(p.outside);
+        const uint bits = inside ? get(arena + p.data, at * p.row + column, p.bytes) : uint(p.outside);
         put(arena + p.out, e, p.bytes, bits);
     }
 }
@@ -55,7 +55,7 @@ GV_KERNEL(gv_scatter_add) {
     const bool floats = is_float(p.source_dtype);
     bool risky = false;
     for (long e = GV_THREAD; e < p.rows * p.row; e += GV_THREADS) {
-        const long target = e / p.row, column = e % p.row;
+        const long target = quotient(e, p.row), column = e - target * p.row;
         long low = target >> 31 ? p.count : 0, high = p.count;  // no i32 goes further
         while (low < high) {
             const long middle = (low + high) / 2;

@@ -24,7 +24,7 @@ inline void merge(threadgroup Tile& tile, long first, long padded, long merged, 
     for (; distance > 0; distance /= 2) {
         for (int t = int(me); t < TILE / 2; t += int(threads)) {
             const int i = t / distance * 2 * distance + t % distance;
-            const bool ascending = ((first + i) % padded & merged) == 0;
+            const bool ascending = ((first + i) & (padded - 1) & merged) == 0;
             const ulong a = tile.keys[i], b = tile.keys[i + distance];
             if ((a > b) == ascending) tile.keys[i] = b, tile.keys[i + distance] = a;
         }
@@ -38,7 +38,7 @@ GV_KERNEL(gv_sort_keys) {
     constant SortParameters& p = *(constant SortParameters*)given;
     device ulong* keys = (device ulong*)(arena + p.keys);
     for (long e = GV_THREAD; e < p.rows * p.padded; e += GV_THREADS) {
-        const long row = e / p.padded, i = e % p.padded;
+        const long row = quotient(e, p.padded), i = e - row * p.padded;
         ulong key = ~ulong(0);
         if (i < p.row) {
             const uint x = load(arena + p.x, row * p.row + i, p.dtype);
@@ -75,9 +75,9 @@ GV_KERNEL(gv_sort_step) {
     using namespace gv;
     constant SortParameters& p = *(constant SortParameters*)given;
     for (long t = GV_THREAD; t < p.rows * p.padded / 2; t += GV_THREADS) {
-        const long i = t / p.distance * 2 * p.distance + t % p.distance;
+        const long q = quotient(t, p.distance), i = q * 2 * p.distance + t - q * p.distance;
         device ulong* keys = (device ulong*)(arena + p.keys) + i;
-        const bool ascending = ((i % p.padded) & p.size) == 0;
+        const bool ascending = (i & (p.padded - 1) & p.size) == 0;
         const ulong a = keys[0], b = keys[p.distance];
         if ((a > b) == ascending) keys[0] = b, keys[p.distance] = a;
     }
@@ -86,7 +86,9 @@ GV_KERNEL(gv_sort_step) {
 GV_KERNEL(gv_sort_positions) {
     using namespace gv;
     constant SortParameters& p = *(constant SortParameters*)given;
-    for (long e = GV_THREAD; e < p.rows * p.row; e += GV_THREADS)
-        ((device int*)(arena + p.out))[e] =
-            int(((device const ulong*)(arena + p.keys))[e / p.row * p.padded + e % p.row]);
+    device const ulong* keys = (device const ulong*)(arena + p.keys);
+    for (long e = GV_THREAD; e < p.rows * p.row; e += GV_THREADS) {
+        const long row = quotient(e, p.row);
+        ((device int*)(arena + p.out))[e] = int(keys[row * p.padded + e - row * p.row]);
+    }
 }

@@ -14,6 +14,7 @@ from gensyn_verify.program.types import Dtype
 
 GROUP = 256  # threads of a group, at most
 GROUPS = 1 << 14  # groups of kernels that stride over their elements, at most
+MEASURERS = 512  # groups of gv_exponents, at most: each does a few atomic operations
 WARP = 32
 SEGMENT = 2048  # values of a sum's segment
 DOT_EDGE = 64  # rows and columns of a tile of dot
@@ -47,12 +48,12 @@ def is_guarded(call: plan.Call, scalars: Sequence[ScalarProgram]) -> bool:
     return isinstance(call, plan.Dot) or (isinstance(call, plan.ScatterAdd) and call.source_dtype.is_float)
 
 
-def flat(kernel: str, given: Sequence[int], count: int) -> list[Launch]:
-    """A kernel that strides over `count` elements."""
+def flat(kernel: str, given: Sequence[int], count: int, most: int = GROUPS) -> list[Launch]:
+    """A kernel that strides over `count` elements, in at most `most` groups."""
     if count == 0:
         return []
     size = min(GROUP, -(-count // WARP) * WARP)
-    return [Launch(kernel, tuple(given), (min(-(-count // size), GROUPS), 1, 1), size)]
+    return [Launch(kernel, tuple(given), (min(-(-count // size), most), 1, 1), size)]
 
 
 def copy(
@@ -109,8 +110,9 @@ class Lowering:
             (c.a, c.a_dtype, c.a_batch_stride, c.m * c.k, flag + 4),
             (c.b, c.b_dtype, c.b_batch_stride, c.k * c.n, flag + 8),
         ):
-            matrices = c.batch if stride else 1
-            least += flat("gv_exponents", (at, dtype.code, matrices, count, stride, word), matrices * count)
+            least += flat(
+                "gv_exponents", (at, dtype.code, c.batch if stride else 1, count, stride, word), count, MEASURERS
+            )
         given = (
             c.a, c.b, c.c, c.batch, c.m, c.n, c.k, c.a_batch_stride, c.b_batch_stride, c.a_dtype.code, c.b_dtype.code,
             c.c_dtype.code, int(c.transpose_a), int(c.transpose_b), flag,

@@ -146,6 +146,18 @@ def test_scans_carry_what_they_stored() -> None:
     check(builder(write))
 
 
+def test_tensors_too_large_for_32_bits_have_kernels_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "INT32_ELEMENTS", 0)
+
+    def write(g: ProgramBuilder) -> list[Value]:
+        x = g.input("batch", "x", TensorType(Dtype.f32, (5, 3, 7)))
+        back = g.slice(x, (4, 0, 6), (3, 3, 4), (-2, 1, -2))
+        start = g.full((3, 4), 1.0)
+        return [g.map(lambda a: a + a, g.permute(back, (2, 1, 0))), *g.scan(lambda c, a: c + a, [start], [back])]
+
+    check(builder(write))
+
+
 def test_arrangements_that_differ_in_length_alone_are_one_kernel() -> None:
     def write(g: ProgramBuilder) -> list[Value]:
         xs = [g.input("batch", f"x{n}", TensorType(Dtype.f32, (n, 2))) for n in (1, 5, 300)]

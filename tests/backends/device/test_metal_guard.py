@@ -202,6 +202,20 @@ def test_lanes_of_a_sum_that_cancel_into_the_subnormals(lane: int, columns: bool
     one_call(write_columns if columns else write_rows, x if columns else np.ascontiguousarray(x.T))
 
 
+@pytest.mark.parametrize("tiny", ["a", "b"])
+def test_one_tiny_element_in_a_batch_of_matrices_is_found(tiny: str) -> None:
+    g = ProgramBuilder()
+    a, b = (g.input("batch", n, TensorType(Dtype.f32, (3, 17, 17))) for n in "ab")
+    g.output("metric", "c", g.dot(a, b))
+    program = g.build()
+    inputs = {n: np.zeros((3, 17, 17), np.float32) for n in "ab"}
+    inputs[tiny][2, 16, 16] = 2.0**-80
+    inputs["a" if tiny == "b" else "b"][2, 16, 16] = 1.25 * 2.0**-48
+    found, used = on_metal(program, inputs, APPLE)
+    assert_same_bits(found, backends.evaluate(program, inputs, "reference"), "guarded")
+    assert len(used.host_calls) == 1
+
+
 def test_a_product_whose_tiny_elements_do_no_harm_stays_on_the_gpu() -> None:
     """The exponents are too small for the fast loop; the checked one finds that no partial sum was subnormal."""
     g = ProgramBuilder()
