@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NODE := tests/contracts/node_modules
 # The program itself: npm's wrapper around it ends with 0 whatever it ends with.
 FORGE := $(NODE)/@foundry-rs/forge-*/bin/forge
-CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/cuda/*.cu csrc/cuda/*.h tests/emulation/*.cpp tests/emulation/*.h tests/native/*.c tests/native/*.cpp examples/c/*.c examples/c/*.h)
+CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/cuda/*.cu csrc/cuda/*.h tests/emulation/*.cpp tests/emulation/*.h kernels/metal/*.metal tests/emulation/metal/* tests/native/*.c tests/native/*.cpp examples/c/*.c examples/c/*.h)
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/* csrc/cuda/*) $(wildcard gensyn_verify/program/*.py)
 
