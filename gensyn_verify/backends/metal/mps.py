@@ -34,7 +34,11 @@ class MpsLibrary:
 
     def compile(self, source: str) -> Any:
         if source not in self._compiled:
-            self._compiled[source] = self._checked(self._torch.mps.compile_shader(source))
+            try:
+                library = self._torch.mps.compile_shader(source)
+            except (SyntaxError, RuntimeError) as error:  # the compiler's messages
+                raise BackendError(f"backend metal: its kernels do not compile here, use cpu: {error}") from error
+            self._compiled[source] = self._checked(library)
         return self._compiled[source]
 
     def _checked(self, library: Any) -> Any:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from gensyn_verify.backends.metal.machine import Library
 
 OPERANDS = 1 << 16
+# Subnormals, zeros, infinities, NaN and their neighbours, with either sign.
+_WORDS = [0, 1, 0x7FFFFF, 0x800000, 0x33000000, 0x3F800000, 0x4EFFFFFF, 0x4F000000, 0x7F7FFFFF, 0x7F800000, 0x7FC00000]
+SPECIAL = np.array([w | sign for sign in (0, 1 << 31) for w in _WORDS], np.uint32).view(np.float32)
 # Name: the call in a kernel, the number of operands, the definition.
 OPERATIONS: dict[str, tuple[str, int, Callable[..., Array]]] = {
     "add": ("add(a, b, risky)", 2, np.add),
@@ -104,6 +107,11 @@ def _program() -> Program:
         g.input("scalar", "step", TensorType(Dtype.u32, ())),
     )
 
+    special = g.input("batch", "special", TensorType(f32, (SPECIAL.size,)))
+
+    def pick(v: Scalar, w: Scalar) -> tuple[Scalar, ...]:
+        return v.min(w), v.max(-w), v.builder.select(v <= w, v.abs(), w), v.to(Dtype.i32.reg), v.equals(w)
+
     def count(v: Scalar) -> Scalar:
         return v.to(Dtype.i32.reg) * 7 + (v < 0.5).to(Dtype.i32.reg)
 
@@ -124,6 +132,9 @@ def _program() -> Program:
         g.random(seed, step, (50, 3)),
         g.sort(long_),
         g.sort(g.permute(x, (1, 0))),
+        *g.maps(pick, special, g.reshape(special, (SPECIAL.size, 1))),
+        g.sort(special),
+        *(g.reduce(op, special, [0]) for op in ("min", "argmax")),
     ]
     for n, value in enumerate(values):
         g.output("metric", f"value{n:02}", value)
@@ -138,7 +149,9 @@ def _inputs(program: Program) -> dict[str, dict[str, Array]]:
             return narrow(rng.standard_normal(t.shape).astype(np.float32), t.dtype)
         return rng.integers(0, 44, t.shape).astype(CARRIER[t.dtype])
 
-    return {role: {n: tensor(t) for n, t in program.inputs_of(role).items()} for role in ("batch", "scalar")}
+    given = {role: {n: tensor(t) for n, t in program.inputs_of(role).items()} for role in ("batch", "scalar")}
+    given["batch"]["special"] = SPECIAL
+    return given
 
 
 def check(library: Library) -> None:

@@ -123,6 +123,7 @@ A, B, C = (f"as_type<float>({x})" for x in "abc")
         ("mul_then_add", "add(multiply(a, b, risky), c, risky)", "multiply_add(a, b, c, risky)"),
         ("value08", "largest ? less(b, a) : less(a, b)", "less(a, b)"),
         ("value16", "merged / 2, me", "merged / 4, me"),
+        ("value18", "order(a) < order(b) ? a : b", "order(a) < order(b) ? one_zero(a) : b"),
     ],
 )
 def test_the_self_test_refuses_a_device_that_rounds_otherwise(what: str, text: str, instead: str) -> None:
