@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,11 +16,12 @@ from metal_host import HostLibrary, needs_compiler, on_metal
 from native import assert_same_bits
 from strategies import programs, random_tensor, special_words
 
-from gensyn_verify import backends
+from gensyn_verify import _native, backends
 from gensyn_verify.backends import reference
 from gensyn_verify.backends.arrays import CARRIER, Array, narrow
+from gensyn_verify.backends.device.executor import Executor
 from gensyn_verify.backends.device.plan import Reduce
-from gensyn_verify.backends.metal import launches, make, source
+from gensyn_verify.backends.metal import MetalMachine, launches, make, source
 from gensyn_verify.backends.metal.mps import MpsLibrary
 from gensyn_verify.errors import BackendError
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, TensorType, Value, functions, ops
@@ -347,6 +349,36 @@ def test_random_programs(program: Program, seed: int, flush: bool, keep: bool) -
     wanted = backends.evaluate(program, inputs, "reference")
     found, _ = on_metal(program, inputs, HostLibrary(seed, flush), keep, guard=flush)
     assert_same_bits(found, wanted, f"seed {seed}, flush {flush}, keep {keep}")
+
+
+def test_floats_exist_only_where_the_guard_looks() -> None:
+    """Registers are integers, so that nothing else can be flushed, contracted or rounded by a compiler's choice."""
+    code = re.sub("//.*", "", source.kernels())
+    assert not re.findall(r"\b(double|half|float\d|simdgroup_float\w+)\b", code)
+    assert len(re.findall(r"\bfloat\b", code)) == len(re.findall(r"\bas_type<float>\(", code))
+    unguarded = [line for line in code.splitlines() if "as_type<float>" in line and "const uint r =" not in line]
+    assert len(unguarded) == 3  # the root, whose result is never subnormal; fma and addition of the fast loop of dot
+
+
+@pytest.mark.parametrize("task", ["mlp", "residual", "transformer"])
+def test_steps_captured_from_pytorch(task: str) -> None:
+    pytest.importorskip("torch")
+    from gensyn_verify.frontend import trace_step
+    from tests.frontend.models import LARGER_TASKS, OPTIMIZERS, TASKS
+
+    made = {**TASKS, **LARGER_TASKS}[task]
+    model = made.build()
+    batches = made.batches(2)
+    captured = trace_step(model, made.loss, OPTIMIZERS["adamw"](model.parameters()), batches[0])
+    metal = Executor(captured.program, lambda plan: MetalMachine(plan, HostLibrary(2, flush=True)))
+    cpu = backends.make("cpu", captured.program)
+    metal.load(captured.state)
+    cpu.load(captured.state)
+    for n, batch in enumerate(batches, 1):
+        found, wanted = (e.step(captured.batch_arrays(batch), captured.schedule(n)) for e in (metal, cpu))
+        assert_same_bits(found, wanted, f"step {n}")
+        assert_same_bits(metal.state(), cpu.state(), f"step {n}")
+    assert metal.state_roots() == {n: _native.blake3_root(a.tobytes()) for n, a in cpu.state().items()}
 
 
 # ---- through PyTorch --------------------------------------------------------------------------------------------
