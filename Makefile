@@ -125,6 +125,10 @@ test-triton: $(VENV)/.dev
 test-torch-versions: $(VENV)/.dev
 	.ci/torch_versions.sh $(BIN)/python $(TORCH)
 
+# Backend cuda under every schedule and from the PTX of every architecture, on the stand-in driver; `test` takes some.
+test-cuda: $(VENV)/.dev
+	GENSYN_VERIFY_CUDA_WAYS=all $(BIN)/pytest -n auto tests/backends/device/test_cuda.py $(ARGS)
+
 # The native code under Address-, UndefinedBehavior- and ThreadSanitizer, by g++ and clang++; ARGS picks Python tests.
 test-sanitize: $(VENV)/.dev
 	.ci/sanitize.sh $(BIN)/python $(ARGS)

@@ -126,6 +126,47 @@ def programs(draw: st.DrawFn) -> Program:
     return g.build()
 
 
+@st.composite
+def chains(draw: st.DrawFn) -> Program:
+    """Maps of random scalar programs over each other's values, broadcast ones too, with now and then another node.
+
+    Values become state or metrics, or nobody reads them.
+    """
+    g = ProgramBuilder()
+    shape = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple))
+    values = []
+    for i, reg in enumerate(draw(st.lists(st.sampled_from(Reg), min_size=1, max_size=4))):
+        of = shape if draw(st.booleans()) else draw(broadcastable(shape))
+        values.append(g.input("batch", f"in{i}", TensorType(draw(storage(reg)), of)))
+    for _ in range(draw(st.integers(1, 8))):
+        if draw(st.integers(0, 5)) == 0:
+            x = draw(st.sampled_from([v for v in values if v.shape]))
+            values.append(g.emit(ops.Permute(tuple(draw(st.permutations(range(len(x.shape)))))), x)[0])
+            continue
+        fits = [v for v in values if _fits(v.shape, shape)]
+        scalar = draw(scalar_programs(max_inputs=4, max_instructions=6))
+        choices = [[v for v in fits if v.dtype.reg is reg] for reg in scalar.inputs]
+        if not all(choices):
+            continue
+        recent = [draw(st.sampled_from(c[-draw(st.sampled_from([1, 2, len(c)])) :])) for c in choices]
+        wide = [next((d for d in Dtype if d.reg is reg and (d.size == 4 or reg is Reg.boolean)), None) for reg in
+                scalar.output_types]  # fmt: skip
+        dtypes = tuple(
+            d if d is not None and draw(st.integers(0, 3)) else draw(storage(reg))
+            for d, reg in zip(wide, scalar.output_types, strict=True)
+        )
+        number = g._scalars.setdefault(scalar, len(g._scalars))
+        values += g.emit(ops.Map(number, shape, dtypes), *recent)
+    for i, v in enumerate(values):
+        if draw(st.booleans()) or v is values[-1]:
+            g.output("metric", f"out{i}", v)
+    return g.build()
+
+
+def _fits(small: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(small) <= len(shape) and all(a in (1, b) for a, b in zip(small[::-1], shape[::-1], strict=False))
+
+
 def draw_node(draw: st.DrawFn, g: ProgramBuilder, values: list[Value]) -> tuple[Value, ...]:
     x, y = draw(st.sampled_from(values)), draw(st.sampled_from(values))
     small, axes = st.integers(-1, 3), range(len(x.shape))

@@ -95,6 +95,7 @@ GV_KERNEL(gv_blake3_chunks, gv::HashParameters, 128, 1) {
     const int lane = threadIdx.x % 32;
     u32* const staged = shared + threadIdx.x / 32 * (32 * 17);
     const i64 warps = thread_count() / 32;
+#pragma unroll 1
     for (i64 warp = thread_index() / 32; warp * 32 < p.total; warp += warps) {
         const i64 node = warp * 32 + lane;
         const bool mine = node < p.total;
@@ -135,6 +136,7 @@ GV_KERNEL(gv_blake3_chunks, gv::HashParameters, 128, 1) {
 GV_KERNEL(gv_blake3_parents, gv::HashParameters, 128, 1) {
     using namespace gv;
     const Tensor* const tensors = reinterpret_cast<const Tensor*>(p.tensors);
+#pragma unroll 1
     for (i64 node = thread_index(); node < p.total; node += thread_count()) {
         i64 low = 0, high = p.count - 1;
         while (low < high) {

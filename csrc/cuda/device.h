@@ -11,7 +11,7 @@
     T* const name = reinterpret_cast<T*>(gv_shared)
 // A kernel with parameters `p`, of at most `threads` in a block, where so many blocks should fit a multiprocessor.
 #define GV_KERNEL(name, Parameters, threads, blocks) \
-    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Parameters p)
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const Parameters p)
 #else
 #include "cuda.h"
 #endif

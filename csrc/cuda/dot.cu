@@ -77,60 +77,58 @@ class Operand {
     static constexpr int ROW = SIZE + PAD;  // floats between steps of k
     static constexpr int FLOATS = STEP * ROW;
 
-    // Rows from `first` on and values of k from `begin` to `end`, of a matrix of rows x k.
-    __device__ __forceinline__ Operand(u64 matrix, i64 rows, i64 k, i64 first, i64 begin, i64 end, bool vector)
-        : base_(reinterpret_cast<const T*>(matrix)),
-          apart_(ALONG_K ? k * ROWS_APART : rows * STEPS_APART),
-          advance_(ALONG_K ? STEP : rows * STEP),
-          rows_(int(rows - first < SIZE ? rows - first : SIZE)),
+    // Rows from `first` on and values of k from `begin` on, `count` of them, of a matrix of rows x k.
+    __device__ __forceinline__ Operand(u64 matrix, i64 rows, i64 k, i64 first, i64 begin, int count, bool vector)
+        : apart_(int(ALONG_K ? k * ROWS_APART : rows * STEPS_APART)),
+          advance_(int(ALONG_K ? STEP : rows * STEP)),
           vector_(!ALONG_K && async && vector) {
         const int e = vector_ ? int(threadIdx.x) * 4 : int(threadIdx.x);
-        step_ = ALONG_K ? e % STEP : e / SIZE;
-        row_ = ALONG_K ? e / STEP : e % SIZE;
-        here_ = base_ + (ALONG_K ? (first + row_) * k + begin + step_ : (begin + step_) * rows + first + row_);
-        left_ = end - begin;
+        const int step = ALONG_K ? e % STEP : e / SIZE, row = ALONG_K ? e / STEP : e % SIZE;
+        here_ = reinterpret_cast<const T*>(matrix) +
+                (ALONG_K ? (first + row) * k + begin + step : (begin + step) * rows + first + row);
+        place_ = step * ROW + row;
+        mine_ = e < SIZE * STEP;
+        rows_ = int(rows - first < SIZE ? rows - first : SIZE) - row;
+        steps_ = count - step;
     }
 
     // Starts to bring the next values of k; what lies outside of the matrix comes as 0, and is never used.
     __device__ __forceinline__ void fetch(float* tile) {
-        const int steps = int(left_ < STEP ? left_ : STEP);
         if (vector_) {
             if constexpr (async) {
                 constexpr int VECTORS = (SIZE * STEP + 4 * THREADS - 1) / (4 * THREADS);
+                const T* from = here_;
 #pragma unroll
                 for (int i = 0; i < VECTORS; i++) {
-                    const int step = step_ + i * 4 * STEPS_APART;
-                    if (SIZE * STEP % (4 * THREADS) && step >= STEP) break;
-                    int valid = step < steps ? rows_ - row_ : 0;
+                    if (SIZE * STEP < 4 * THREADS && !mine_) break;
+                    int valid = 4 * i * STEPS_APART < steps_ ? rows_ : 0;
                     valid = valid < 0 ? 0 : valid > 4 ? 4 : valid;
-                    copy_async<16>(tile + step * ROW + row_, valid ? here_ + 4 * i * apart_ : base_, valid * 4);
+                    copy_async<16>(tile + place_ + 4 * i * STEPS_APART * ROW, from, valid * 4);
+                    from += 4 * apart_;
                 }
             }
         } else {
+            const T* from = here_;
 #pragma unroll
             for (int i = 0; i < EACH; i++) {
-                const int step = step_ + (ALONG_K ? 0 : i * STEPS_APART), row = row_ + (ALONG_K ? i * ROWS_APART : 0);
-                if (SIZE * STEP % THREADS && (ALONG_K ? row >= SIZE : step >= STEP)) break;
-                const bool inside = row < rows_ && step < steps;
-                const T* const from = inside ? here_ + i * apart_ : base_;
+                if (SIZE * STEP < THREADS && !mine_) break;
+                const bool inside = (ALONG_K ? i * ROWS_APART : 0) < rows_ && (ALONG_K ? 0 : i * STEPS_APART) < steps_;
                 if constexpr (async)
-                    copy_async<4>(tile + step * ROW + row, from, inside * 4);
+                    copy_async<4>(tile + place_ + i * PLACES_APART, from, inside * 4);
                 else
                     held_[i] = inside ? *from : T{};
+                from += apart_;
             }
         }
         here_ += advance_;
-        left_ -= STEP;
+        steps_ -= STEP;
     }
     // What `fetch` holds in registers, to shared memory.
     __device__ __forceinline__ void put(float* tile) const {
         if constexpr (!async) {
 #pragma unroll
-            for (int i = 0; i < EACH; i++) {
-                const int step = step_ + (ALONG_K ? 0 : i * STEPS_APART), row = row_ + (ALONG_K ? i * ROWS_APART : 0);
-                if (SIZE * STEP % THREADS && (ALONG_K ? row >= SIZE : step >= STEP)) break;
-                tile[step * ROW + row] = widen(held_[i]);
-            }
+            for (int i = 0; i < EACH; i++)
+                if (SIZE * STEP >= THREADS || mine_) tile[place_ + i * PLACES_APART] = widen(held_[i]);
         }
     }
 
@@ -139,15 +137,15 @@ class Operand {
     static constexpr int EACH = (SIZE * STEP + THREADS - 1) / THREADS;  // elements a thread brings
     static constexpr int ROWS_APART = THREADS / STEP;  // between a thread's elements, if k is contiguous
     static constexpr int STEPS_APART = THREADS / SIZE;
+    static constexpr int PLACES_APART = ALONG_K ? ROWS_APART : STEPS_APART * ROW;
     static_assert(THREADS % STEP == 0 && THREADS % SIZE == 0, "a thread's elements lie in one row or one step");
 
-    const T* const base_;
-    const T* here_;
-    const i64 apart_, advance_;
-    i64 left_;
-    const int rows_;
+    const int apart_, advance_;  // elements, of matrices with less than 2^26 rows and values of k
     const bool vector_;
-    int step_, row_;
+    const T* here_;
+    int place_;         // in the tile
+    bool mine_;         // whether the tile has an element for this thread: a small one has fewer than threads
+    int rows_, steps_;  // of the matrix, from here on
     T held_[EACH];
 };
 
@@ -190,10 +188,11 @@ __device__ __forceinline__ void dot(const DotParameters& p) {
     const i64 block = p.split ? blockIdx.z / p.batch : 0;
     const i64 blocks = p.k <= DOT_BLOCK ? 1 : (p.k + DOT_BLOCK / 2 - 1) / DOT_BLOCK;
     const bool alone = p.split || blocks == 1;  // this thread block computes one block of k
-    const i64 begin = block * DOT_BLOCK, end = alone && block + 1 < blocks ? begin + DOT_BLOCK : p.k;
+    const i64 begin = block * DOT_BLOCK;
+    int left = int(p.split && block + 1 < blocks ? DOT_BLOCK : p.k - begin);  // values of k
     const i64 first_row = i64(blockIdx.x) * BM, first_column = i64(blockIdx.y) * BN;
-    A a(p.a + batch * p.a_batch_stride * sizeof(T), p.m, p.k, first_row, begin, end, p.a_vector);
-    B b(p.b + batch * p.b_batch_stride * sizeof(T), p.n, p.k, first_column, begin, end, p.b_vector);
+    A a(p.a + batch * p.a_batch_stride * sizeof(T), p.m, p.k, first_row, begin, left, p.a_vector);
+    B b(p.b + batch * p.b_batch_stride * sizeof(T), p.n, p.k, first_column, begin, left, p.b_vector);
 
     float acc[TM][TN] = {};
     a.fetch(a_tiles), b.fetch(b_tiles);
@@ -201,10 +200,11 @@ __device__ __forceinline__ void dot(const DotParameters& p) {
     commit_async(), wait_async();
     __syncthreads();
     int buffer = 0;
-    i64 left = end - begin;  // values of k
-    for (i64 more = alone ? 1 : blocks; more > 0; more--) {
-        int length = int(more > 1 ? DOT_BLOCK : left);  // of the block of k
+#pragma unroll 1
+    for (int more = alone ? 1 : int(blocks); more > 0; more--) {
+        int length = more > 1 ? DOT_BLOCK : left;  // of the block of k
         left -= length;
+#pragma unroll 1
         for (; length > 0; length -= STEP, buffer ^= 1) {
             const float* const a_now = a_tiles + buffer * A::FLOATS;
             const float* const b_now = b_tiles + buffer * B::FLOATS;
@@ -286,16 +286,24 @@ __device__ __forceinline__ void dot(const DotParameters& p) {
 // for few rows of a.
 #define GV_JOIN_(size, type, x, y) gv_dot_##size##_##type##_##x##y
 #define GV_JOIN(...) GV_JOIN_(__VA_ARGS__)
-#if defined(__CUDA_ARCH__) && \
-    __CUDA_ARCH__ >= 1200  // shared memory has room for one large tile, so registers may be many
-#define GV_TOGETHER 1
-#else
-#define GV_TOGETHER 2
+// Two thread blocks of the large tile share a multiprocessor where 128 registers a thread suffice them: sm_90 and
+// sm_100. sm_80 issues an fma every other cycle, so one block keeps it busy; on the others shared memory has room for
+// one.
+#ifdef __CUDA_ARCH__
+#if __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
+#define GV_TOGETHER_large 2
 #endif
+#endif
+#ifndef GV_TOGETHER_large
+#define GV_TOGETHER_large 1
+#endif
+#define GV_TOGETHER_medium 2
+#define GV_TOGETHER_small 2
+#define GV_TOGETHER_thin 2
 #define GV_NAMED_KERNEL(...) GV_KERNEL(__VA_ARGS__)
-#define GV_DOT(size, x, y, ...)                                                              \
-    GV_NAMED_KERNEL(GV_JOIN(size, GV_DOT_TYPE, x, y), gv::DotParameters, 256, GV_TOGETHER) { \
-        gv::dot<gv::GV_DOT_TYPE, __VA_ARGS__>(p);                                            \
+#define GV_DOT(size, x, y, ...)                                                                     \
+    GV_NAMED_KERNEL(GV_JOIN(size, GV_DOT_TYPE, x, y), gv::DotParameters, 256, GV_TOGETHER_##size) { \
+        gv::dot<gv::GV_DOT_TYPE, __VA_ARGS__>(p);                                                   \
     }
 #define GV_DOTS(size, ...)                        \
     GV_DOT(size, n, n, false, false, __VA_ARGS__) \
@@ -321,6 +329,7 @@ struct FoldParameters {
 }  // namespace gv
 GV_KERNEL(gv_dot_fold, gv::FoldParameters, 256, 1) {
     const float* const partial = reinterpret_cast<const float*>(p.partial);
+#pragma unroll 1
     for (gv::i64 e = gv::thread_index(); e < p.count; e += gv::thread_count()) {
         float total = partial[e];
         for (gv::i64 block = 1; block < p.blocks; block++) total = __fadd_rn(total, partial[block * p.count + e]);

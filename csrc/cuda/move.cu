@@ -41,6 +41,7 @@ __device__ __forceinline__ void put(u64 at, i64 element, i64 size, u32 bits) {
 }  // namespace gv
 
 GV_KERNEL(gv_copy, gv::CopyParameters, 256, 1) {
+#pragma unroll 1
     for (gv::i64 e = gv::thread_index(); e < p.count; e += gv::thread_count())
         gv::put(p.target, p.to.offset(e), p.size, gv::get(p.source, p.from.offset(e), p.size));
 }
@@ -64,12 +65,14 @@ GV_KERNEL(gv_transpose, gv::CopyParameters, 256, 1) {
 }
 
 GV_KERNEL(gv_fill, gv::FillParameters, 256, 1) {
+#pragma unroll 1
     for (gv::i64 e = gv::thread_index(); e < p.count; e += gv::thread_count())
         gv::put(p.target, e, p.size, gv::u32(p.bits));
 }
 
 GV_KERNEL(gv_gather, gv::GatherParameters, 256, 1) {
     using namespace gv;
+#pragma unroll 1
     for (i64 e = thread_index(); e < p.count * p.row; e += thread_count()) {
         const i64 i = e / p.row, at = reinterpret_cast<const i32*>(p.index)[i];
         const bool inside = at >= 0 && at < p.rows;
@@ -82,6 +85,7 @@ GV_KERNEL(gv_scatter_add, gv::ScatterParameters, 256, 1) {
     using namespace gv;
     const u64* const sorted = reinterpret_cast<const u64*>(p.sorted);
     const bool floats = is_float(p.source_dtype);
+#pragma unroll 1
     for (i64 e = thread_index(); e < p.rows * p.row; e += thread_count()) {
         const i64 target = e / p.row, column = e % p.row;
         i64 low = 0, high = p.count;

@@ -13,6 +13,7 @@ struct RandomParameters {
 GV_KERNEL(gv_random, gv::RandomParameters, 256, 1) {
     using namespace gv;
     const u32* const seed = reinterpret_cast<const u32*>(p.seed);
+#pragma unroll 1
     for (i64 at = thread_index(); 4 * at < p.count; at += thread_count()) {
         const u64 block = u64(p.first + at);
         u32 c0 = u32(block), c1 = u32(block >> 32), c2 = u32(p.stream);

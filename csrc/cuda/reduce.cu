@@ -67,6 +67,7 @@ GV_KERNEL(gv_sum_rows, gv::ReduceParameters, 256, 1) {
     const u32 zero = floats ? 0x80000000u : 0u;  // -0: the identity of addition
     const int lane = threadIdx.x % 32;
     const i64 warps = thread_count() / 32;
+#pragma unroll 1
     for (i64 w = thread_index() / 32; w < p.rows * p.segments; w += warps) {
         const i64 row = w / p.segments, segment = w % p.segments, base = p.kept.offset(row);
         const i64 begin = segment * SEGMENT, end = begin + SEGMENT < p.length ? begin + SEGMENT : p.length;
@@ -89,6 +90,7 @@ GV_KERNEL(gv_sum_columns, gv::ReduceParameters, 256, 1) {
     const bool floats = is_float(p.x_dtype);
     const int column = threadIdx.x % 32, warp = threadIdx.x / 32;
     const i64 row = i64(blockIdx.x) * 32 + column;
+#pragma unroll 1
     for (i64 segment = blockIdx.y; segment < p.segments; segment += gridDim.y) {
         const i64 begin = segment * SEGMENT, end = begin + SEGMENT < p.length ? begin + SEGMENT : p.length;
         const i64 base = row < p.rows ? p.kept.offset(row) : 0;
@@ -119,6 +121,7 @@ GV_KERNEL(gv_extreme, gv::ReduceParameters, 256, 1) {
     using namespace gv;
     GV_SHARED(u32, shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+#pragma unroll 1
     for (i64 row = blockIdx.x; row < p.rows; row += gridDim.x) {
         const i64 base = p.kept.offset(row);
         Best best{0, -1};

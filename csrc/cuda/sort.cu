@@ -48,6 +48,7 @@ __device__ __forceinline__ void merge(u64* tile, i64 first, i64 size, int distan
 
 GV_KERNEL(gv_sort_keys, gv::SortParameters, 256, 1) {
     using namespace gv;
+#pragma unroll 1
     for (i64 e = thread_index(); e < p.rows * p.padded; e += thread_count()) {
         const i64 row = e / p.padded, i = e % p.padded;
         const u64 key = i < p.row ? u64(ordered(load(p.x, row * p.row + i, p.dtype), p)) << 32 | u64(i) : ~u64(0);
@@ -59,6 +60,7 @@ GV_KERNEL(gv_sort_keys, gv::SortParameters, 256, 1) {
 GV_KERNEL(gv_sort_tile, gv::SortParameters, 256, 1) {
     using namespace gv;
     GV_SHARED(u64, tile);
+#pragma unroll 1
     for (i64 block = blockIdx.x; block < p.rows * p.padded / TILE; block += gridDim.x) {
         u64* const keys = reinterpret_cast<u64*>(p.keys) + block * TILE;
         const i64 first = block * TILE % p.padded;
@@ -75,6 +77,7 @@ GV_KERNEL(gv_sort_tile, gv::SortParameters, 256, 1) {
 
 GV_KERNEL(gv_sort_step, gv::SortParameters, 256, 1) {
     using namespace gv;
+#pragma unroll 1
     for (i64 t = thread_index(); t < p.rows * p.padded / 2; t += thread_count()) {
         const i64 i = t / p.distance * 2 * p.distance + t % p.distance;
         u64* const keys = reinterpret_cast<u64*>(p.keys) + i;
@@ -84,6 +87,7 @@ GV_KERNEL(gv_sort_step, gv::SortParameters, 256, 1) {
 
 GV_KERNEL(gv_sort_positions, gv::SortParameters, 256, 1) {
     using namespace gv;
+#pragma unroll 1
     for (i64 e = thread_index(); e < p.rows * p.row; e += thread_count())
         reinterpret_cast<i32*>(p.out)[e] = i32(reinterpret_cast<const u64*>(p.keys)[e / p.row * p.padded + e % p.row]);
 }

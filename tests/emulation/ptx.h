@@ -175,9 +175,15 @@ class Reader {
             }
         }
         if (!take("{")) throw Malformed(f_->name + ": no body");
-        while (!take("}")) {
-            std::string line = statement_or_label();
-            if (!line.empty()) instruction(line);
+        for (int depth = 1; depth > 0;) {
+            if (take("{")) {
+                depth++;
+            } else if (take("}")) {
+                depth--;
+            } else {
+                const std::string line = statement_or_label();
+                if (!line.empty()) instruction(line);
+            }
         }
         for (Instruction& i : f_->code)
             for (Operand& o : i.args)
@@ -236,7 +242,13 @@ class Reader {
         Reader line(text);
         line.f_ = f_;
         line.skip();
-        if (line.take(".reg") || line.take(".pragma") || line.take(".loc")) return;
+        if (line.take(".pragma") || line.take(".loc")) return;
+        if (line.take(".reg")) {  // %r<8> are known when they are met, single names from here on
+            line.word();
+            for (std::string name = line.word(); !name.empty(); line.take(","), name = line.word())
+                if (name.find('<') == std::string::npos) slot(name);
+            return;
+        }
         Instruction i;
         i.text = text;
         if (line.take("@")) {
@@ -308,7 +320,7 @@ class Reader {
             o.kind = Operand::special, o.value = uint64_t(special - specials.begin());
             return o;
         }
-        if (w[0] == '%') {
+        if (w[0] == '%' || f_->registers.count(w)) {
             o.slot = slot(w);
             return o;
         }
@@ -504,9 +516,13 @@ class Runner {
             }
             case c_mov:
                 if (a[0].kind == Operand::vector) {
-                    set(a[0].items[0], uint32_t(get(a[1]))), set(a[0].items[1], get(a[1]) >> 32);
+                    const int half = 4 * bytes(t);  // bits
+                    set(a[0].items[0], get(a[1]) & ((uint64_t(1) << half) - 1));
+                    set(a[0].items[1], get(a[1]) >> half & ((uint64_t(1) << half) - 1));
                     return;
                 }
+                if (a[1].kind == Operand::vector)
+                    return set(a[0], get(a[1].items[0]) | get(a[1].items[1]) << 4 * bytes(t));
                 return set(a[0], get(a[1]));
             case c_ld:
                 return load(i);

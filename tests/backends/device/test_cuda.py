@@ -1,0 +1,363 @@
+"""Backend cuda against the CPU backend, bit for bit, on the stand-in driver (tests/emulation): no GPU is needed.
+
+Kernels run as csrc/cuda compiled for the host under several schedules of threads, and, where the package was built with
+nvcc, as the PTX that ships. Python's launches, graphs and streams are the real ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from emulation.fixtures import emulated, has_ptx
+from hypothesis import HealthCheck, given, settings
+from strategies import chains, programs, random_tensor
+
+from gensyn_verify import _native, backends
+from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.cuda import driver, launch, machine
+from gensyn_verify.backends.device.fuse import fuse_maps
+from gensyn_verify.backends.device.plan import make_plan
+from gensyn_verify.errors import BackendError, LimitError
+from gensyn_verify.program import ops
+from gensyn_verify.program.program import Program, ProgramBuilder
+from gensyn_verify.program.types import Dtype, TensorType
+
+f32, bf16, f16, i32, u32, u8, boolean = Dtype
+# Seed of the schedule, compute capability, PTX or compiled for the host, multiprocessors. `make test-cuda` takes all.
+WAYS: dict[str, tuple[int, int, bool, int]] = {
+    "ascending": (0, 90, False, 4),
+    "descending": (1, 80, False, 1),
+    "shuffled": (2, 75, False, 64),
+    "shuffled-at-once": (3, 86, False, 4),
+    "ptx-sm90": (4, 90, True, 4),
+    "ptx-sm75": (5, 75, True, 1),
+    "ptx-sm120": (7, 120, True, 4),
+}
+if os.environ.get("GENSYN_VERIFY_CUDA_WAYS") != "all":
+    WAYS = {name: WAYS[name] for name in ("descending", "shuffled", "shuffled-at-once", "ptx-sm90")}
+settings.register_profile("emulation", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    seed, capability, ptx, processors = WAYS[request.param]
+    if ptx and not has_ptx():
+        pytest.skip("the package was built without nvcc")
+    with emulated(tmp_path / "stubs", seed, capability, ptx, processors):
+        yield request.param
+
+
+@pytest.fixture
+def standin(tmp_path: Path) -> Iterator[None]:
+    with emulated(tmp_path / "stubs"):
+        yield
+
+
+def inputs_of(program: Program, seed: int = 0) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    return {i.name: random_tensor(rng, i.type.dtype, i.type.shape) for i in program.inputs}
+
+
+def check(program: Program, inputs: dict[str, Array] | None = None, **options: Any) -> None:
+    inputs = inputs_of(program) if inputs is None else inputs
+    wanted = backends.evaluate(program, inputs)
+    found = backends.evaluate(program, inputs, lambda p: machine.make(p, **options))
+    for name, array in wanted.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].tobytes() == array.tobytes(), name
+
+
+def one(op: ops.Op, *types: TensorType) -> Program:
+    """A program of one node over batch inputs."""
+    g = ProgramBuilder()
+    out = g.emit(op, *(g.input("batch", f"x{i}", t) for i, t in enumerate(types)))
+    for i, v in enumerate(out):
+        g.output("metric", f"y{i}", v)
+    return g.build()
+
+
+def random_indices(rng: np.random.Generator, count: int, rows: int) -> Array:
+    return rng.integers(-2, rows + 2, count).astype(np.int32)
+
+
+# ---- every kind
+
+
+@pytest.mark.parametrize("k", [0, 1, 7, 8, 127, 128, 129, 192, 193, 256, 257, 320, 321, 769])
+def test_dot_over_every_end_of_a_block(way: str, k: int) -> None:
+    check(one(ops.Dot(False, False, f32), TensorType(f32, (33, k)), TensorType(f32, (k, 70))))
+
+
+@pytest.mark.parametrize("transposed", list(itertools.product([False, True], repeat=2)))
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 5), (5, 130, 24), (64, 64, 64), (129, 65, 130), (131, 260, 200), (300, 3, 450)]
+)
+def test_dot_shapes(way: str, shape: tuple[int, int, int], transposed: tuple[bool, bool]) -> None:
+    m, n, k = shape
+    a, b = TensorType(f32, (k, m) if transposed[0] else (m, k)), TensorType(f32, (n, k) if transposed[1] else (k, n))
+    check(one(ops.Dot(*transposed, f32), a, b))
+
+
+@pytest.mark.parametrize(
+    "dtypes", [(bf16, bf16, f32), (f16, f16, f16), (bf16, bf16, bf16), (f32, bf16, f32), (f16, f32, bf16)]
+)
+def test_dot_of_narrow_storage(way: str, dtypes: tuple[Dtype, Dtype, Dtype]) -> None:
+    a, b, c = dtypes
+    check(one(ops.Dot(False, True, c), TensorType(a, (3, 20, 200)), TensorType(b, (3, 18, 200))))
+    check(one(ops.Dot(True, False, c), TensorType(a, (200, 66)), TensorType(b, (200, 66))))
+
+
+@pytest.mark.parametrize("batched", [(True, True), (True, False), (False, True)])
+def test_dot_of_a_batch(way: str, batched: tuple[bool, bool]) -> None:
+    a, b = (TensorType(f32, ((5, *s) if many else s)) for s, many in zip(((17, 30), (30, 9)), batched, strict=True))
+    check(one(ops.Dot(False, False, f32), a, b))
+
+
+@pytest.mark.parametrize("name", ops.REDUCTIONS)
+@pytest.mark.parametrize("shape", [(3, 1), (2, 64), (5, 65), (1, 2048), (3, 2049), (2, 6000), (40, 37)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_reduce(way: str, name: str, shape: tuple[int, int], axis: int) -> None:
+    for dtype in (f32, i32) if max(shape) < 2048 else (f32,):
+        g = ProgramBuilder()
+        g.output("metric", "y", g.reduce(name, g.input("batch", "x", TensorType(dtype, shape)), {axis}))
+        check(g.build())
+
+
+def test_reduce_of_narrow_storage_and_of_many_axes(way: str) -> None:
+    for dtype in (bf16, f16, u32, u8):
+        g = ProgramBuilder()
+        x = g.input("batch", "x", TensorType(dtype, (4, 33, 5, 6)))
+        for name, axes in (("sum", {0, 2}), ("max", {1}), ("argmin", {1, 3}), ("sum", {0, 1, 2, 3})):
+            g.output("metric", f"{name}{len(axes)}", g.reduce(name, x, axes))
+        check(g.build())
+
+
+def test_sum_of_three_levels(way: str) -> None:
+    if "ptx" in way:
+        pytest.skip("4 million elements, instruction by instruction")
+    g = ProgramBuilder()
+    g.output("metric", "y", g.reduce("sum", g.input("batch", "x", TensorType(f32, (2048 * 2048 + 70,))), {0}))
+    rng = np.random.default_rng(0)
+    check(g.build(), {"x": rng.standard_normal(2048 * 2048 + 70).astype(np.float32)})
+
+
+def test_layouts_that_move_bytes(way: str) -> None:
+    g = ProgramBuilder()
+    for name, dtype in (("a", f32), ("b", bf16), ("c", u8)):
+        x = g.input("batch", name, TensorType(dtype, (3, 40, 70)))
+        moved = g.emit(ops.Permute((0, 2, 1)), x)[0]
+        g.output("metric", f"{name}0", g.emit(ops.Reshape((3 * 70 * 40,)), moved)[0])
+        moved = g.emit(ops.Permute((2, 1, 0)), x)[0]
+        g.output("metric", f"{name}1", g.emit(ops.Reshape((70, 120)), moved)[0])
+        g.output("metric", f"{name}2", g.emit(ops.Pad((1, 0, 2), (0, 3, 1), (0, 1, 2), 3), x)[0])
+        g.output("metric", f"{name}3", g.emit(ops.Concat(1), x, x)[0])
+        windows = g.emit(ops.Window((3, 3), (2, 1), (1, 2)), x)[0]
+        g.output("metric", f"{name}4", g.emit(ops.Reshape((windows.type.elements,)), windows)[0])
+    check(g.build())
+
+
+def test_gather_and_scatter_add(way: str) -> None:
+    rng = np.random.default_rng(3)
+    for dtype, count, row in ((f32, 100, 7), (f32, 3000, 2), (bf16, 50, 3), (i32, 64, 1), (u8, 9, 4)):
+        data, index = TensorType(dtype, (20, row)), TensorType(i32, (count,))
+        program = one(ops.Gather(), data, index)
+        check(program, {"x0": random_tensor(rng, dtype, (20, row)), "x1": random_indices(rng, count, 20)})
+        source = TensorType(dtype, (count, row))
+        program = one(ops.ScatterAdd(20, dtype), source, index)
+        check(program, {"x0": random_tensor(rng, dtype, (count, row)), "x1": random_indices(rng, count, 20)})
+
+
+@pytest.mark.parametrize("dtype", [f32, bf16, f16, i32, u32, u8])
+def test_sort(way: str, dtype: Dtype) -> None:
+    check(one(ops.Sort(), TensorType(dtype, (3, 40))))
+    if dtype is f32:
+        check(one(ops.Sort(), TensorType(dtype, (2, 5000))))
+
+
+def test_random(way: str) -> None:
+    g = ProgramBuilder()
+    seed, step = g.input("batch", "seed", TensorType(u32, (2,))), g.input("batch", "step", TensorType(u32, ()))
+    for n, shape in enumerate([(1,), (3, 5), (1000,)]):
+        g.output("metric", f"y{n}", g.emit(ops.Random(n, shape), seed, step)[0])
+    check(g.build())
+
+
+def test_random_counters_above_32_bits(way: str) -> None:
+    """The kernel by itself, at blocks around 2^32, against Philox as the reference writes it."""
+    from gensyn_verify.backends.cuda import kernels
+    from gensyn_verify.backends.reference import philox
+
+    device = driver.device()
+    device.use()
+    stream, count, first = driver.Stream(), 4 * 64, (1 << 32) - 32
+    memory = driver.Memory(1 << 12)
+    stream.write(memory.address, np.array([7, 8, 9], "<u4").view(np.uint8))
+    words = launch._words(memory.address, memory.address + 8, memory.address + 64, 5, first, count)
+    function = driver.Module(kernels.text("random", device.capability), "random").function("gv_random")
+    stream.launch(function, (1, 1, 1), 256, 0, [words])
+    found = stream.read(memory.address + 64, 4 * count).view("<u4")
+    blocks = np.arange(first, first + 64, dtype=np.uint64)
+    counter = (
+        blocks & np.uint64(0xFFFFFFFF),
+        blocks >> np.uint64(32),
+        np.full_like(blocks, 5),
+        np.full_like(blocks, 9),
+    )
+    assert (found == np.stack(philox(counter, (7, 8)), -1).reshape(-1)).all()
+
+
+def test_scan(way: str) -> None:
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(f32, (9, 3, 5)))
+    half = g.input("batch", "h", TensorType(bf16, (3, 1)))
+    start = g.input("batch", "s", TensorType(f32, (5,)))
+    narrow = g.input("batch", "n", TensorType(bf16, (3, 5)))
+    results = g.scan(lambda a, b, x, h: (a * 0.5 + x, b.builder.select(x <= a, b, h)), [start, narrow], [x, half])
+    for i, v in enumerate(results):
+        g.output("metric", f"y{i}", v)
+    check(g.build())
+
+
+# ---- whole programs
+
+
+@settings(settings.get_profile("emulation"), max_examples=80)
+@given(program=programs())
+def test_random_programs(way: str, program: Program) -> None:
+    check(program)
+
+
+@settings(settings.get_profile("emulation"), max_examples=40)
+@given(program=chains())
+def test_chains_of_maps(way: str, program: Program) -> None:
+    check(program)
+    check(program, keep=True)
+
+
+@settings(settings.get_profile("emulation"), max_examples=150)
+@given(program=chains())
+def test_fused_maps_are_the_same_program(program: Program) -> None:
+    fused = fuse_maps(program)
+    inputs = inputs_of(program)
+    wanted, found = backends.evaluate(program, inputs), backends.evaluate(fused, inputs)
+    assert all(found[name].tobytes() == array.tobytes() for name, array in wanted.items())
+    assert len(fused.nodes) <= len(program.nodes)
+
+
+def test_fusion_leaves_one_map_of_a_chain() -> None:
+    g = ProgramBuilder()
+    x = g.input("state", "x", TensorType(f32, (4, 3)))
+    y = g.map(lambda a: a * 2.0, x)
+    z = g.map(lambda a, b: a + b, y, x)
+    g.output("metric", "total", g.reduce("sum", z, {0, 1}))
+    g.output("state", "x", g.map(lambda a: a - 1.0, z))
+    fused = fuse_maps(g.build())
+    assert [type(n.op).__name__ for n in fused.nodes] == ["Map", "Reduce", "Map"]  # the sum needs z in memory
+
+
+def test_values_of_every_node_are_kept(way: str) -> None:
+    program = one(ops.Dot(False, True, f32), TensorType(f32, (9, 40)), TensorType(f32, (7, 40)))
+    kept, inputs = machine.make(program, keep=True), inputs_of(program)
+    kept.step(inputs, {})
+    wanted = backends.evaluate(program, inputs)["y0"]
+    assert kept.value(2).tobytes() == wanted.tobytes()
+    assert kept.value(0).tobytes() == inputs["x0"].tobytes()
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn", "gpt"])
+def test_training_steps(way: str, model: str) -> None:
+    """Forward, backward and optimizer: states after two steps, and their roots hashed where they lie."""
+    if "ptx" in way and model != "mlp":
+        pytest.skip("instruction by instruction; `make test-cuda` runs it")
+    captured, batch = training(model)
+    cpu, cuda = backends.make("cpu", captured.program), machine.make(captured.program)
+    for executor in (cpu, cuda):
+        executor.load(captured.state)
+    for step in (1, 2):
+        wanted, found = (e.step(batch, captured.schedule(step)) for e in (cpu, cuda))
+        assert wanted["loss"].tobytes() == found["loss"].tobytes()
+        states = cuda.state()
+        for name, array in cpu.state().items():
+            assert states[name].tobytes() == array.tobytes(), name
+        roots = cuda.state_roots()
+        assert all(roots[name] == _native.blake3_root(array) for name, array in states.items())
+
+
+def training(model: str) -> tuple[Any, dict[str, Array]]:
+    torch = pytest.importorskip("torch")
+    from examples.cnn import ResNet20
+    from examples.gpt import GPT, loss_fn
+    from gensyn_verify.frontend import trace_step
+
+    torch.manual_seed(0)
+    loss: Any = torch.nn.CrossEntropyLoss()
+    if model == "mlp":
+        net: Any = torch.nn.Sequential(torch.nn.Linear(20, 24), torch.nn.GELU(), torch.nn.Linear(24, 10))
+        inputs = (torch.randn(8, 20), torch.randint(0, 10, (8,)))
+    elif model == "cnn":
+        net, inputs = ResNet20(), (torch.randn(2, 3, 8, 8), torch.randint(0, 10, (2,)))
+    else:
+        net, loss = GPT(16, width=16, heads=2, layers=1, context=8), loss_fn
+        inputs = (torch.randint(0, 16, (2, 8)), torch.randint(0, 16, (2, 8)))
+    captured = trace_step(net, loss, torch.optim.AdamW(net.parameters(), lr=1e-3), inputs)
+    return captured, captured.batch_arrays(inputs)
+
+
+# ---- hashing
+
+
+def test_roots_of_many_lengths(way: str) -> None:
+    lengths = [0, 1, 3, 63, 64, 65, 1023, 1024, 1025, 2048, 2049, 3 * 1024, 4097, 31 * 1024, 33 * 1024 + 5, 70000]
+    g = ProgramBuilder()
+    for n, length in enumerate(lengths):
+        g.output("state", f"s{n:02}", g.input("state", f"s{n:02}", TensorType(u8, (length,))))
+    executor, rng = machine.make(g.build()), np.random.default_rng(1)
+    state = {f"s{n:02}": rng.integers(0, 256, length).astype(np.uint8) for n, length in enumerate(lengths)}
+    executor.load(state)
+    assert executor.state_roots() == {name: _native.blake3_root(array) for name, array in state.items()}
+
+
+# ---- the machine
+
+
+def test_launching_one_by_one_is_the_graph(standin: None) -> None:
+    captured, batch = training("mlp")
+    results = []
+    for graph in (True, False):
+        plan = make_plan(fuse_maps(captured.program))
+        executor = machine.Executor(captured.program, lambda _, p=plan, g=graph: machine.CudaMachine(p, graph=g))
+        executor.load(captured.state)
+        executor.step(batch, captured.schedule(1))
+        results.append({name: a.tobytes() for name, a in executor.state().items()})
+    assert results[0] == results[1]
+
+
+def test_errors_say_what_is_missing(standin: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = one(ops.Dot(False, False, f32), TensorType(f32, (2, 2)), TensorType(f32, (2, 2)))
+    with pytest.raises(BackendError, match="cuda:3 does not exist: there are 1"):
+        machine.make(program, 3)
+    g = ProgramBuilder()
+    g.output("metric", "y", g.input("batch", "x", TensorType(f32, (1 << 31,))))
+    with pytest.raises(LimitError, match=r"needs \d+ bytes on emulation"):
+        machine.make(g.build())
+    monkeypatch.setenv("GENSYN_VERIFY_PTX", str(tmp_path))
+    with pytest.raises(BackendError, match="built without nvcc"):
+        machine.make(program)
+    with pytest.raises(BackendError, match="loading nonsense: cuModuleLoadData gave CUDA_ERROR_INVALID_PTX"):
+        driver.Module("fma.f32 nonsense", "nonsense")
+
+
+def test_no_driver_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from emulation.fixtures import forget
+
+    forget()
+    monkeypatch.setenv("GENSYN_VERIFY_CUDA_DRIVER", "libno-such-driver.so")
+    with pytest.raises(BackendError, match="needs an NVIDIA driver"):
+        driver.device()
+    forget()
