@@ -30,6 +30,7 @@ from triton.runtime.jit import JITFunction
 from triton.tools.disasm import get_sass
 
 from gensyn_verify.kernels import (
+    triton_blake3,
     triton_copy,
     triton_dot,
     triton_gather,
@@ -152,20 +153,20 @@ def scan_case(wide: bool) -> Case:
 
 def dot_cases() -> Iterator[Case]:
     numbers = _numbers("m", "n", "leading", "last", "a_batch", "a_m", "a_k", "b_batch", "b_k", "b_n")
-    for a, b, c in product(("f32", "bf16", "f16"), repeat=3):
-        for tile in ((64, 64), (1, 16)):
-            yield Case(
-                f"dot {a} {b} {c} {tile[0]}x{tile[1]}",
-                triton_dot.dot_kernel,
-                {"a": _carrier(a), "b": _carrier(b), "c": _carrier(c)},
-                numbers,
-                {
-                    "A": a, "B": b, "C": c, "M": tile[0], "N": tile[1], "BLOCK": triton_dot.BLOCK_K,
-                    "UNROLLED": triton_dot.UNROLL,
-                },
-                fma=True,
-                core=(a, b, c, tile[0]) == ("f32", "bf16", "f16", 64),
-            )  # fmt: skip
+    floats = ("f32", "bf16", "f16")
+    stored = {(a, b): floats[(i + j) % 3] for (i, a), (j, b) in product(enumerate(floats), repeat=2)}
+    tiles = [(a, b, c, 64, 64) for (a, b), c in stored.items()] + [("f32", "f32", "f32", 1, 16)]
+    for a, b, c, m, n in tiles:
+        constants = {"A": a, "B": b, "C": c, "M": m, "N": n}
+        yield Case(
+            f"dot {a} {b} {c} {m}x{n}",
+            triton_dot.dot_kernel,
+            {"a": _carrier(a), "b": _carrier(b), "c": _carrier(c)},
+            numbers,
+            {**constants, "BLOCK": triton_dot.BLOCK_K, "UNROLLED": triton_dot.UNROLL},
+            fma=True,
+            core=(a, b) == ("f32", "bf16"),
+        )
     pointers = {"a": "i8", "b": "i8", "c": "i32"}
     tile_constants = {"M": 64, "N": 64, "K": 64}
     yield Case("dot int8", triton_dot.int8_kernel, pointers, _numbers("m", "n", "k"), tile_constants, core=True)
@@ -176,7 +177,8 @@ def reduce_cases() -> Iterator[Case]:
         accumulator = "i64" if op.startswith("arg") else "i32"
         reg = Dtype[dtype].reg.name
         out = "i32" if op.startswith("arg") else dtype
-        for x, y, what in ((dtype, out, "whole"), (dtype, "", "first pass"), ("", out, "last pass")):
+        passes = [(dtype, out, "whole"), (dtype, "", "first pass"), ("", out, "last pass")]
+        for x, y, what in passes if dtype in ("f32", "i32") else passes[:1]:
             yield Case(
                 f"reduce {op} {dtype} {what}",
                 triton_reduce.reduce_kernel,
@@ -218,8 +220,24 @@ def move_cases() -> Iterator[Case]:
     yield Case("random", triton_random.random_kernel, words, numbers, block, core=True)
 
 
+def hash_cases() -> Iterator[Case]:
+    block = {"BLOCK": triton_blake3.BLOCK}
+    numbers = {"nbytes": "i64", "chunks": "i32", "blocks": "i32"}
+    yield Case("blake3 chunks", triton_blake3.chunk_kernel, {"data": "i32", "nodes": "i32"}, numbers, block)
+    pointers = {"nodes": "i32", "parents": "i32"}
+    yield Case("blake3 parents", triton_blake3.parent_kernel, pointers, _numbers("count"), block, core=True)
+
+
 def cases() -> list[Case]:
-    return [*map_cases(), scan_case(False), scan_case(True), *dot_cases(), *reduce_cases(), *move_cases()]
+    return [
+        *map_cases(),
+        scan_case(False),
+        scan_case(True),
+        *dot_cases(),
+        *reduce_cases(),
+        *move_cases(),
+        *hash_cases(),
+    ]
 
 
 # ---- compilation ------------------------------------------------------------------------------------------------
@@ -346,7 +364,7 @@ def source_findings(source: str) -> list[str]:
 def kernel_sources() -> dict[str, str]:
     """The text of every jitted function of this package by name, and of every expression."""
     modules = (
-        triton_scalar, triton_dot, triton_gather, triton_copy, triton_random, triton_reduce, triton_sort,
+        triton_scalar, triton_dot, triton_gather, triton_blake3, triton_copy, triton_random, triton_reduce, triton_sort,
     )  # fmt: skip
     found = {f"{m.__name__}.{n}": f.src for m in modules for n, f in vars(m).items() if isinstance(f, JITFunction)}
     return found | {name: text.format("a", "b", "c") for name, text in triton_scalar.EXPRESSIONS.items()}

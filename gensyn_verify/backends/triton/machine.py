@@ -17,6 +17,7 @@ from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.device import plan
 from gensyn_verify.errors import BackendError
 from gensyn_verify.kernels import (
+    triton_blake3,
     triton_copy,
     triton_dot,
     triton_gather,
@@ -74,7 +75,8 @@ class TritonMachine:
                 "set TRITON_INTERPRET=1 before the start for cpu, and unset it for a GPU"
             )
         try:
-            self._arena = torch.zeros(max(plan_.arena_bytes, 1), dtype=torch.uint8, device=self._device)
+            whole = (plan_.arena_bytes // plan.ALIGN + 1) * plan.ALIGN  # kernels read whole words
+            self._arena = torch.zeros(whole, dtype=torch.uint8, device=self._device)
         except (RuntimeError, AssertionError) as error:
             raise BackendError(
                 f"backend triton: no {plan_.arena_bytes} bytes on device {device!r} ({error}); use cpu"
@@ -94,7 +96,39 @@ class TritonMachine:
                 launch()
 
     def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        return [_native.blake3_root(self.read(begin, end - begin).data) for begin, end in spans]
+        if self._device.type == "cpu":
+            return [_native.blake3_root(self.read(begin, end - begin).data) for begin, end in spans]
+        return self.device_roots(spans)
+
+    def device_roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """`roots` by Triton's kernels on any device; 32 bytes a root come to the host."""
+        with self._here():
+            roots = [self._root(begin, end - begin) for begin, end in spans]
+        return [words.tobytes() for words in torch.stack(roots).cpu().numpy()] if roots else []
+
+    def _root(self, begin: int, nbytes: int) -> torch.Tensor:
+        """The 8 words of the BLAKE3 root, left on the device."""
+        data = self._at(begin, 4) if begin % 4 == 0 else self._aligned(begin, nbytes)
+        count, block = max(1, -(-nbytes // triton_blake3.CHUNK)), triton_blake3.BLOCK
+        nodes = self._nodes(count)
+        blocks = max(1, min(16, -(-nbytes // 64)))
+        args: tuple[Any, ...] = (data, nodes, nbytes, count, blocks)
+        Launch(triton_blake3.chunk_kernel, -(-count // block), args, {"BLOCK": block})()
+        while count > 1:
+            above = -(-count // 2)
+            parents = self._nodes(above)
+            Launch(triton_blake3.parent_kernel, -(-above // block), (nodes, parents, count), {"BLOCK": block})()
+            nodes, count = parents, above
+        return nodes
+
+    def _nodes(self, count: int) -> torch.Tensor:
+        return torch.empty(count * triton_blake3.WORDS, dtype=torch.int32, device=self._device)
+
+    def _aligned(self, begin: int, nbytes: int) -> torch.Tensor:
+        """A copy that begins at a multiple of 4 bytes."""
+        copy = torch.empty(-(-nbytes // 4) * 4, dtype=torch.uint8, device=self._device)
+        copy[:nbytes] = self._arena[begin : begin + nbytes]
+        return copy.view(torch.int32)
 
     def _here(self) -> AbstractContextManager[Any]:
         """Triton launches on the current device; its interpreter computes in NumPy, which warns."""

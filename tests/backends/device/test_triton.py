@@ -22,6 +22,7 @@ from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, ScalarPro
 from gensyn_verify.program.program import Input, Node, Output
 from gensyn_verify.program.published import PUBLISHED
 from gensyn_verify.program.scalar import OPERATIONS, Instruction
+from tests.backends.test_executor import inputs_of, two_layer_step
 
 pytest.importorskip("triton")
 torch = pytest.importorskip("torch")
@@ -423,6 +424,20 @@ def test_random_programs_give_the_values_of_the_reference(program: Program) -> N
                 assert_same_bits({"value": executor.value(v)}, {"value": value}, f"value {v}")
 
 
+@pytest.mark.parametrize("options", [{}, {"fuse": False}, {"keep": True}], ids=str)
+def test_a_state_is_updated_in_place_swapped_and_turned(options: dict[str, bool]) -> None:
+    program = two_layer_step()
+    executor, wanted = make(program, device="cpu", **options), backends.make("reference", program)
+    state = inputs_of(program, "state", 0)
+    executor.load(state)
+    wanted.load(state)
+    for i in range(3):
+        batch, scalars = inputs_of(program, "batch", i), {"lr": np.float32(0.01)}
+        assert_same_bits(executor.step(batch, scalars), wanted.step(batch, scalars), f"metrics of step {i}")
+        assert_same_bits(executor.state(), wanted.state(), f"state after step {i}")
+    assert executor.state_roots() == {n: _native.blake3_root(a.tobytes()) for n, a in wanted.state().items()}
+
+
 def test_training_steps_of_a_network_have_the_bits_of_the_cpu() -> None:
     from gensyn_verify.frontend import compile
 
@@ -447,6 +462,18 @@ def test_training_steps_of_a_network_have_the_bits_of_the_cpu() -> None:
     for batch in batches:
         step(batch)
     assert steps == 3
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 64, 65, 1025, 3 * 1024 + 2])
+def test_roots_are_blake3_at_any_length_and_alignment(nbytes: int) -> None:
+    x = np.random.default_rng(nbytes).integers(0, 256, nbytes + 9, np.uint8)
+    g = ProgramBuilder()
+    g.output("state", "x", g.input("state", "x", TensorType(Dtype.u8, x.shape)))
+    executor = make(g.build(), device="cpu")
+    executor.load({"x": x})
+    begin = executor._states["x"].offset + nbytes % 2  # words lie across its own
+    found = executor._machine.device_roots([(begin, begin + nbytes)])
+    assert found == [_native.blake3_root(x[nbytes % 2 :][:nbytes].tobytes())]
 
 
 def test_a_device_that_is_not_there_is_an_error() -> None:
