@@ -187,7 +187,7 @@ def data() -> dict[str, Array]:
     }
 
 
-def write(folder: Path, steps: int = STEPS) -> Task:
+def write(folder: Path, steps: int = STEPS, interval: int = INTERVAL) -> Task:
     rate = (0.05 / (1.0 + np.arange(steps) / 50.0)).astype(np.float32)
     return write_task(
         folder,
@@ -197,7 +197,7 @@ def write(folder: Path, steps: int = STEPS) -> Task:
         schedule={"rate": rate},
         sampler=Sampler((3, 4), ROWS, BATCH),
         steps=steps,
-        interval=INTERVAL,
+        interval=interval,
     )
 
 
@@ -229,7 +229,7 @@ def capture(folder: Path) -> None:
             steps=STEPS,
             batch_size=BATCH,
             path=folder / name,
-            interval=INTERVAL,
+            interval=interval,
         )
 
 

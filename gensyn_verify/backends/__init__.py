@@ -1,26 +1,30 @@
-"""Backends: a program in, bits out. `reference` is the definition; `cpu` equals it bit for bit, `vendor` but for
-rounding.
+"""Backends: a program in, bits out. `reference` is the definition; all equal it bit for bit, `vendor` but for rounding.
 
 arrays     how tensors lie in NumPy
 reference  plain NumPy: the definition of every node kind
 cpu        native kernels: AVX-512, AVX2, NEON or portable C++
+device     what the backends of devices share: plans, fused maps, the executor
+cuda       NVIDIA GPUs through the driver API
+triton     NVIDIA and AMD GPUs through Triton
+metal      Apple GPUs through torch's Metal
 vendor     stock PyTorch kernels: fast, not reproducible, for the threshold mode of verification
 names      how backends are named
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Protocol
 
 from gensyn_verify.backends.arrays import Array, check_array
-from gensyn_verify.backends.names import VendorName, parse
+from gensyn_verify.backends.names import DeviceName, VendorName, parse
 from gensyn_verify.errors import BackendError, MalformedError
 from gensyn_verify.program.program import Program
 
-BACKENDS = ("cpu", "reference")  # the reproducible ones: the same bits everywhere
+BACKENDS = ("cpu", "reference", "cuda", "triton", "metal")  # the reproducible ones: the same bits everywhere
 
 
 class Executor(Protocol):
@@ -34,7 +38,7 @@ class Executor(Protocol):
     def step(self, batch: Mapping[str, Array], scalars: Mapping[str, Array]) -> dict[str, Array]:
         """Advance the state by one step; the metrics."""
 
-    def state(self) -> dict[str, Array]:
+    def state(self) -> Mapping[str, Array]:
         """The state by name; views that the next `step` or `load` may overwrite."""
 
 
@@ -42,9 +46,9 @@ Backend = str | Callable[[Program], Executor]  # what str() of it gives, reports
 
 
 def make(backend: Backend, program: Program) -> Executor:
-    """An executor of `program` on "cpu", "reference", or "vendor[:DEVICE[:PRECISION]]" (`names`), which needs torch.
+    """An executor of `program` on a backend by its name (`names`).
 
-    What is no name makes the executor itself.
+    What is no name makes the executor itself. BackendError where the backend's device or package is missing.
     """
     if not isinstance(backend, str):
         return backend(program)
@@ -52,6 +56,8 @@ def make(backend: Backend, program: Program) -> Executor:
     if isinstance(name, VendorName):
         executor: Executor = vendor_package().Executor(program, name)
         return executor
+    if isinstance(name, DeviceName):
+        return on_device(name, program)
     if name == "cpu":
         from gensyn_verify.backends.cpu import Executor as CpuExecutor
 
@@ -59,6 +65,25 @@ def make(backend: Backend, program: Program) -> Executor:
     from gensyn_verify.backends.reference import Executor as ReferenceExecutor
 
     return ReferenceExecutor(program)
+
+
+def on_device(name: DeviceName, program: Program, keep: bool = False) -> Executor:
+    """An executor on a device; with `keep` it keeps every value of a step."""
+    options: dict[str, object] = {}
+    if name.kind == "cuda":
+        options = {"number": name.number}
+    elif name.kind == "triton":
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own variable: on the CPU, for tests
+        options = {"device": "cpu" if interpreted else f"cuda:{name.number}"}
+    try:
+        executor: Executor = device_package(name).make(program, keep=keep, **options)
+    except ImportError as error:
+        raise BackendError(f"backend {name.kind} needs a package that is missing here ({error}); use cpu") from error
+    return executor
+
+
+def device_package(name: DeviceName) -> ModuleType:
+    return import_module(f"gensyn_verify.backends.{name.kind}")
 
 
 def check_reproducible(backend: Backend, what: str) -> None:

@@ -1,4 +1,7 @@
-"""Names of backends: "cpu", "reference", "vendor[:DEVICE[:PRECISION]]". Imports no torch."""
+"""Names of backends: "cpu", "reference", "cuda[:N]", "triton[:N]", "metal", "vendor[:DEVICE[:PRECISION]]".
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from gensyn_verify.errors import BackendError
 
 DEVICES = ("cpu", "cuda", "cuda:N", "mps")
 PRECISIONS = ("fp32", "tf32", "bf16")
+_DEVICE = re.compile(r"(?P<kind>cuda|triton)(?::(?P<number>[0-9]{1,3}))?|metal")
 _VENDOR = re.compile(r"vendor(?::(?P<device>cpu|cuda|cuda:[0-9]{1,3}|mps)(?::(?P<precision>[a-z0-9]+))?)?")
 
 
@@ -20,14 +24,32 @@ class VendorName:
     precision: str = "fp32"
 
 
-def parse(name: str) -> str | VendorName:
-    """ "cpu", "reference" or a VendorName; BackendError names what is known."""
+@dataclass(frozen=True)
+class DeviceName:
+    """A backend of devices, "cuda", "triton" or "metal", with the bits of every other; `number` counts from 0."""
+
+    kind: str
+    number: int = 0
+
+
+def of_device(device: str) -> str:
+    """The backend that `--device` means: cpu, cuda[:N], triton[:N] or mps; BackendError names what is known."""
+    name = "metal" if device == "mps" else device
+    if name != "cpu" and (device == "metal" or _DEVICE.fullmatch(name) is None):
+        raise BackendError(f"device {device!r} is unknown; known are cpu, cuda, cuda:N, triton, triton:N, mps")
+    return name
+
+
+def parse(name: str) -> str | DeviceName | VendorName:
+    """ "cpu", "reference", a DeviceName or a VendorName; BackendError names what is known."""
     if name in ("cpu", "reference"):
         return name
+    if on_device := _DEVICE.fullmatch(name):
+        return DeviceName(on_device["kind"] or "metal", int(on_device["number"] or 0))
     if name.partition(":")[0] != "vendor":
         raise BackendError(
-            f"backend {name!r} is unknown; known are cpu, reference, vendor and vendor:DEVICE:PRECISION, "
-            f"DEVICE {', '.join(DEVICES)}, PRECISION {', '.join(PRECISIONS)}"
+            f"backend {name!r} is unknown; known are cpu, reference, cuda, cuda:N, triton, triton:N, metal, vendor and "
+            f"vendor:DEVICE:PRECISION, DEVICE {', '.join(DEVICES)}, PRECISION {', '.join(PRECISIONS)}"
         )
     match = _VENDOR.fullmatch(name)
     if match is None:

@@ -46,13 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say how to run, never what is computed."""
     group = parser.add_argument_group("machine")
-    group.add_argument(
+    where = group.add_mutually_exclusive_group()
+    where.add_argument(
+        "--device",
+        dest="backend",
+        type=device,
+        default="cpu",
+        metavar="NAME",
+        help="cpu (default), cuda, cuda:N, triton, triton:N (NVIDIA or AMD by Triton) or mps: the same bits on each",
+    )
+    where.add_argument(
         "--backend",
         type=backend,
         default="cpu",
         metavar="NAME",
-        help="cpu (default), reference, or vendor[:DEVICE[:PRECISION]]: stock PyTorch kernels on cpu, cuda, cuda:N or "
-        "mps, matrix products in fp32, tf32 (cuda) or bf16; fast, other bits on every machine",
+        help="what runs there: cuda, triton, metal, reference, or vendor[:DEVICE[:PRECISION]]: stock PyTorch kernels on "
+        "cpu, cuda, cuda:N or mps, matrix products in fp32, tf32 (cuda) or bf16; fast, other bits on every machine",
     )
     group.add_argument("--threads", type=positive, metavar="N", help="default: every processor")
     group.add_argument(
@@ -83,6 +92,16 @@ def backend(name: str) -> str:
     except BackendError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return name
+
+
+def device(name: str) -> str:
+    """An argument that names a device; the backend that it means."""
+    from gensyn_verify.backends.names import of_device
+
+    try:
+        return of_device(name)
+    except BackendError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:

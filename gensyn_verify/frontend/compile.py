@@ -122,7 +122,7 @@ class Step:
         scalars = captured.scalars(number, update.live() if self._lr is None else update.with_rates(self._lr(number)))
         metrics = executor.step(arrays, scalars)
         self._taken = number
-        state = executor.state()
+        state = dict(executor.state())
         captured.store(state)
         for scheduler in self._schedulers:
             scheduler.step()

@@ -8,7 +8,7 @@ import numpy as np
 
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array, widen
-from gensyn_verify.backends.names import VendorName, parse
+from gensyn_verify.backends.names import DeviceName, VendorName, parse
 from gensyn_verify.program.program import SKIPPED, Program
 from gensyn_verify.program.types import Dtype, TensorType
 
@@ -45,7 +45,7 @@ class Inspector:
     def load(self, state: Mapping[str, Array]) -> None:
         self._executor.load(state)
 
-    def state(self) -> dict[str, Array]:
+    def state(self) -> Mapping[str, Array]:
         return self._executor.state()
 
     def step(self, batch: Mapping[str, Array], scalars: Mapping[str, Array]) -> None:
@@ -110,6 +110,9 @@ def _keeping(program: Program, backend: str) -> tuple[backends.Executor, Callabl
     if isinstance(name, VendorName):
         vendor = backends.vendor_package().Executor(program, name, keep=True)
         return vendor, vendor.value
+    if isinstance(name, DeviceName):
+        device = backends.on_device(name, program, keep=True)
+        return device, device.value  # type: ignore[attr-defined]
     if name == "cpu":
         from gensyn_verify.backends import cpu
 

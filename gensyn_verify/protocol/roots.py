@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from gensyn_verify._native import merkle_root
 from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.device.executor import State as DeviceState
 from gensyn_verify.commit import StateEntry, tensor_root
 from gensyn_verify.program.program import Program
 from gensyn_verify.program.types import TensorType
@@ -35,7 +36,12 @@ def group_root(types: Types, roots: Roots) -> bytes:
 def roots_of(arrays: Mapping[str, Array], known: Roots | None = None) -> dict[str, bytes]:
     """The tensor root of every array, sorted by name. A name in `known` takes its root from there, unhashed."""
     known = known or {}
-    return {name: known[name] if name in known else tensor_root(arrays[name]) for name in sorted(arrays)}
+    unknown = [name for name in sorted(arrays) if name not in known]
+    if isinstance(arrays, DeviceState):
+        found = arrays.roots(unknown)  # hashed where they lie
+    else:
+        found = {name: tensor_root(arrays[name]) for name in unknown}
+    return {name: known[name] if name in known else found[name] for name in sorted(arrays)}
 
 
 def constants(program: Program) -> frozenset[str]:

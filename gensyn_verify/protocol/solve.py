@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.device.executor import Executor as DeviceExecutor
 from gensyn_verify.errors import BundleError, NonFiniteError
 from gensyn_verify.protocol.diagnose import Inspector, non_finite
 from gensyn_verify.protocol.identity import Identity
@@ -82,14 +83,28 @@ def solve_again(
 def _train(task: Task, writer: RunWriter, backend: str, progress: Progress | None) -> None:
     executor = backends.make(backend, task.program)
     executor.load(writer.saved_state())
+    # A device computes a step while the one before it is hashed and written: `behind` waits for that.
+    device = executor if isinstance(executor, DeviceExecutor) and executor.overlaps else None
+    behind: tuple[Mapping[str, Array], Mapping[str, Array], Mapping[str, Array], Mapping[str, Array]] | None = None
     for step in range(writer.steps, task.steps):
         batch, scalars = task.batch(step), task.scalars(step)
-        metrics = executor.step(batch, scalars)
+        if device:
+            device.start(batch, scalars)
+            if behind:
+                writer.append(*behind)
+            metrics = device.finish()
+        else:
+            metrics = executor.step(batch, scalars)
         if metric := non_finite(metrics, task.program):
             raise stop(writer, backend, metric, lambda s: (task.batch(s), task.scalars(s)))
-        writer.append(executor.state(), batch, scalars, metrics)
+        if device:
+            behind = (device.snapshot(), batch, scalars, metrics)
+        else:
+            writer.append(executor.state(), batch, scalars, metrics)
         if progress is not None:
             progress(step + 1, task.steps, metrics)
+    if behind:
+        writer.append(*behind)
 
 
 def keep(writer: RunWriter, backend: str, inputs: Inputs) -> None:

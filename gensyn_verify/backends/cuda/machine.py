@@ -11,10 +11,8 @@ import numpy as np
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.cuda import driver, kernels
 from gensyn_verify.backends.cuda.launch import Launch, Launches
-from gensyn_verify.backends.device.executor import Executor
-from gensyn_verify.backends.device.plan import Plan
+from gensyn_verify.backends.device.plan import ALIGN, Plan
 from gensyn_verify.errors import LimitError
-from gensyn_verify.program.program import Program
 
 HASH_THREADS = 128
 
@@ -37,6 +35,7 @@ class CudaMachine:
         self._use_graph = graph
         self._graph: driver.Graph | None = None
         self._hashes: dict[tuple[tuple[int, int], ...], _Hashes] = {}
+        self._snapshot: Snapshot | None = None
         for launch in self._launches:
             self._load(launch.module)
 
@@ -59,38 +58,87 @@ class CudaMachine:
         if not self._launches:
             return
         if not self._use_graph:
-            self._launch(self._launches)
+            self._launch(self._launches, self._stream)
             return
         if self._graph is None:
             self._stream.begin_capture()
-            self._launch(self._launches)
+            self._launch(self._launches, self._stream)
             self._graph = self._stream.end_capture()
         self._stream.launch_graph(self._graph)
 
     def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         self._device.use()
-        key = tuple(spans)
+        addresses = [(self._memory.address + begin, self._memory.address + end) for begin, end in spans]
+        hashes = self._hash(self._stream, addresses)
+        return hashes.read(self._stream)
+
+    def snapshot(self, spans: Sequence[tuple[int, int]]) -> Snapshot:
+        """Copies on the device, then hashes on a stream of their own: the next step need not wait for either."""
+        self._device.use()
+        if self._snapshot is None:
+            self._snapshot = Snapshot(self, spans)
+        self._snapshot.take(self._memory.address, self._stream)
+        return self._snapshot
+
+    def _hash(self, stream: driver.Stream, addresses: Sequence[tuple[int, int]]) -> _Hashes:
+        """The hashing of address ranges, asked for on a stream."""
+        key = tuple(addresses)
         if key not in self._hashes:
             self._load("blake3")
-            self._hashes[key] = _Hashes(self._memory.address, key, self._stream)
-        hashes = self._hashes[key]
-        self._launch(hashes.launches)
-        return hashes.read(self._stream)
+            self._hashes[key] = _Hashes(key, stream)
+        self._launch(self._hashes[key].launches, stream)
+        return self._hashes[key]
 
     def synchronize(self) -> None:
         self._device.use()
         self._stream.synchronize()
 
-    def _launch(self, launches: Sequence[Launch]) -> None:
+    def _launch(self, launches: Sequence[Launch], stream: driver.Stream) -> None:
         for one in launches:
             function = self._modules[one.module].function(one.kernel)
-            self._stream.launch(function, one.grid, one.threads, one.shared, one.parameters)
+            stream.launch(function, one.grid, one.threads, one.shared, one.parameters)
+
+
+class Snapshot:
+    """A copy of byte ranges of the arena in memory of its own, with a stream of its own, and their roots."""
+
+    def __init__(self, machine: CudaMachine, spans: Sequence[tuple[int, int]]) -> None:
+        starts = list(accumulate((-(-(end - begin) // ALIGN) * ALIGN for begin, end in spans), initial=0))
+        self._machine = machine
+        self._memory = driver.Memory(max(starts[-1], ALIGN))
+        self._at = {span: self._memory.address + start for span, start in zip(spans, starts, strict=False)}
+        self._stream, self._taken, self._idle = driver.Stream(), driver.Event(), driver.Event()
+        self._stream.record(self._idle)
+
+    def take(self, base: int, compute: driver.Stream) -> None:
+        compute.wait(self._idle)  # the last snapshot has been read
+        for (begin, end), to in self._at.items():
+            if begin < end:
+                compute.copy(to, base + begin, end - begin)
+        compute.record(self._taken)
+        self._stream.wait(self._taken)
+        self._hashes = self._machine._hash(self._stream, [self._address(span) for span in self._at])
+        self._stream.record(self._idle)
+
+    def read(self, offset: int, nbytes: int) -> Array:
+        self._machine._device.use()
+        out = self._stream.read(self._at[offset, offset + nbytes], nbytes)
+        self._stream.record(self._idle)
+        return out
+
+    def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        self._machine._device.use()
+        found = dict(zip(self._at, self._hashes.read(self._stream), strict=True))
+        return [found[span] for span in spans]
+
+    def _address(self, span: tuple[int, int]) -> tuple[int, int]:
+        return self._at[span], self._at[span] + span[1] - span[0]
 
 
 class _Hashes:
-    """BLAKE3 of byte ranges of one memory, level by level for all of them at once; only roots come back."""
+    """BLAKE3 of address ranges, level by level for all of them at once; only roots come back."""
 
-    def __init__(self, base: int, spans: Sequence[tuple[int, int]], stream: driver.Stream) -> None:
+    def __init__(self, spans: Sequence[tuple[int, int]], stream: driver.Stream) -> None:
         self._count = len(spans)
         levels = [[max(1, -(-(end - begin) // 1024)) for begin, end in spans]]
         while max(levels[-1], default=1) > 1:
@@ -99,7 +147,7 @@ class _Hashes:
         for depth, level in enumerate(levels):
             parents = first[depth + 1] if depth + 1 < len(levels) else first[depth]
             for i, (begin, end) in enumerate(spans):
-                row = (base + begin, end - begin, first[depth][i], level[i], parents[i])
+                row = (begin, end - begin, first[depth][i], level[i], parents[i])
                 table += struct.pack("<5q", *row)
         self._tables = driver.Memory(max(len(table), 64))
         # Levels take turns in two buffers, the first as large as the chunks.
@@ -128,8 +176,3 @@ class _Hashes:
 
 def _starts(level: Sequence[int]) -> list[int]:
     return [0, *accumulate(level)][:-1]
-
-
-def make(program: Program, number: int = 0, keep: bool = False, fuse: bool = True) -> Executor:
-    """An executor of `program` on GPU `number`; BackendError without one, LimitError where its memory is too small."""
-    return Executor(program, lambda plan: CudaMachine(plan, number), keep, fuse)

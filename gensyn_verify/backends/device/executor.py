@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,20 +14,64 @@ from gensyn_verify.errors import BackendError
 from gensyn_verify.program.program import Program
 
 
-class Machine(Protocol):
+class Memory(Protocol):
+    """A plan's arena, or a copy of parts of it."""
+
+    def read(self, offset: int, nbytes: int) -> Array:
+        """uint8[nbytes] from `offset` of the arena, after all that was asked before."""
+
+    def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """BLAKE3 of byte ranges [begin, end) of the arena, hashed on the device where it can."""
+
+
+class Machine(Memory, Protocol):
     """A plan's arena in the memory of a device, and its calls as launches there."""
 
     def write(self, offset: int, data: Array) -> None:
         """Copy `data`, uint8[n], to `offset` of the arena, after all that was asked before."""
 
-    def read(self, offset: int, nbytes: int) -> Array:
-        """uint8[nbytes] from `offset` of the arena, after all that was asked before."""
-
     def run(self) -> None:
-        """All calls of the plan, in order."""
+        """Ask for all calls of the plan, in order."""
 
-    def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        """BLAKE3 of byte ranges [begin, end) of the arena, hashed on the device where it can."""
+
+@runtime_checkable
+class Overlapping(Protocol):
+    """A machine that can copy and hash a state while it computes the next."""
+
+    def snapshot(self, spans: Sequence[tuple[int, int]]) -> Memory:
+        """A copy of byte ranges, as they are after all that was asked before; until the next one is taken."""
+
+
+class State(Mapping[str, Array]):
+    """The tensors of a state, each read from the device when it is looked at, and their roots."""
+
+    def __init__(self, memory: Memory, places: Mapping[str, Place]) -> None:
+        self._memory, self._places = memory, places
+
+    def __getitem__(self, name: str) -> Array:
+        return read(self._memory, self._places[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def roots(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The BLAKE3 root of every named tensor."""
+        wanted = list(names)
+        return dict(zip(wanted, self._memory.roots([self._places[name].span for name in wanted]), strict=True))
+
+
+def read(memory: Memory, place: Place) -> Array:
+    """A contiguous copy; what lies strided is read with the bytes between."""
+    carrier = CARRIER[place.dtype]
+    begin, end = place.span
+    if begin == end:
+        return np.zeros(place.shape, carrier)
+    found = memory.read(begin, end - begin)
+    strides = tuple(s * carrier.itemsize if d > 1 else 0 for s, d in zip(place.strides, place.shape, strict=True))
+    return np.array(np.ndarray(place.shape, carrier, found, place.offset - begin, strides), order="C")
 
 
 class Executor:
@@ -54,39 +98,47 @@ class Executor:
             self._write(self._states[name], array)
         self._loaded = True
 
-    def state(self) -> dict[str, Array]:
-        return {name: self._read(place) for name, place in self._states.items()}
+    def state(self) -> State:
+        return State(self._machine, self._states)
 
     def state_roots(self) -> dict[str, bytes]:
-        """The BLAKE3 root of every tensor of the state, without moving it to the host."""
-        roots = self._machine.roots([place.span for place in self._states.values()])
-        return dict(zip(self._states, roots, strict=True))
+        """The BLAKE3 root of every tensor of the state."""
+        state = self.state()
+        return state.roots(state)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether `snapshot` is to be had."""
+        return isinstance(self._machine, Overlapping)
+
+    def snapshot(self) -> State:
+        """The state as it is now, to be read and hashed while later steps run; until the next snapshot."""
+        assert isinstance(self._machine, Overlapping)
+        return State(self._machine.snapshot([place.span for place in self._states.values()]), self._states)
 
     def step(self, batch: Mapping[str, Array], scalars: Mapping[str, Array]) -> dict[str, Array]:
+        self.start(batch, scalars)
+        return self.finish()
+
+    def start(self, batch: Mapping[str, Array], scalars: Mapping[str, Array]) -> None:
+        """Ask the device for a step; `finish` waits for it."""
         if not self._loaded:
             raise BackendError("step before load: the executor has no state yet")
         for role, what, given in (("batch", "batch", batch), ("scalar", "scalars", scalars)):
             for name, array in check_arrays(given, self.program.inputs_of(role), what).items():
                 self._write(self._inputs[role, name], array)
         self._machine.run()
-        return {name: self._read(place) for name, place in self._metrics.items()}
+
+    def finish(self) -> dict[str, Array]:
+        """The metrics of the step that was started."""
+        return {name: read(self._machine, place) for name, place in self._metrics.items()}
 
     def value(self, v: int) -> Array:
         """Value number `v` of the last step (only with keep=True)."""
         if not self._keep:
             raise BackendError("values are kept only by an executor made with keep=True")
-        return self._read(self._plan.values[v])
+        return read(self._machine, self._plan.values[v])
 
     def _write(self, place: Place, array: Array) -> None:
         if array.size:
             self._machine.write(place.offset, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-
-    def _read(self, place: Place) -> Array:
-        """A contiguous copy; what lies strided is read with the bytes between."""
-        carrier = CARRIER[place.dtype]
-        begin, end = place.span
-        if begin == end:
-            return np.zeros(place.shape, carrier)
-        memory = self._machine.read(begin, end - begin)
-        strides = tuple(s * carrier.itemsize if d > 1 else 0 for s, d in zip(place.strides, place.shape, strict=True))
-        return np.array(np.ndarray(place.shape, carrier, memory, place.offset - begin, strides), order="C")

@@ -19,8 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from strategies import chains, programs, random_tensor
 
 from gensyn_verify import _native, backends
+from gensyn_verify.backends import cuda
 from gensyn_verify.backends.arrays import Array
-from gensyn_verify.backends.cuda import driver, launch, machine
+from gensyn_verify.backends.cuda import driver, launch
+from gensyn_verify.backends.device.executor import Executor
 from gensyn_verify.backends.device.fuse import fuse_maps
 from gensyn_verify.backends.device.plan import make_plan
 from gensyn_verify.errors import BackendError, LimitError
@@ -67,7 +69,7 @@ def inputs_of(program: Program, seed: int = 0) -> dict[str, Array]:
 def check(program: Program, inputs: dict[str, Array] | None = None, **options: Any) -> None:
     inputs = inputs_of(program) if inputs is None else inputs
     wanted = backends.evaluate(program, inputs)
-    found = backends.evaluate(program, inputs, lambda p: machine.make(p, **options))
+    found = backends.evaluate(program, inputs, lambda p: cuda.make(p, **options))
     for name, array in wanted.items():
         assert found[name].dtype == array.dtype
         assert found[name].tobytes() == array.tobytes(), name
@@ -263,7 +265,7 @@ def test_fusion_leaves_one_map_of_a_chain() -> None:
 
 def test_values_of_every_node_are_kept(way: str) -> None:
     program = one(ops.Dot(False, True, f32), TensorType(f32, (9, 40)), TensorType(f32, (7, 40)))
-    kept, inputs = machine.make(program, keep=True), inputs_of(program)
+    kept, inputs = cuda.make(program, keep=True), inputs_of(program)
     kept.step(inputs, {})
     wanted = backends.evaluate(program, inputs)["y0"]
     assert kept.value(2).tobytes() == wanted.tobytes()
@@ -276,16 +278,16 @@ def test_training_steps(way: str, model: str) -> None:
     if "ptx" in way and model != "mlp":
         pytest.skip("instruction by instruction; `make test-cuda` runs it")
     captured, batch = training(model)
-    cpu, cuda = backends.make("cpu", captured.program), machine.make(captured.program)
-    for executor in (cpu, cuda):
+    cpu, gpu = backends.make("cpu", captured.program), cuda.make(captured.program)
+    for executor in (cpu, gpu):
         executor.load(captured.state)
     for step in (1, 2):
-        wanted, found = (e.step(batch, captured.schedule(step)) for e in (cpu, cuda))
+        wanted, found = (e.step(batch, captured.schedule(step)) for e in (cpu, gpu))
         assert wanted["loss"].tobytes() == found["loss"].tobytes()
-        states = cuda.state()
+        states = gpu.state()
         for name, array in cpu.state().items():
             assert states[name].tobytes() == array.tobytes(), name
-        roots = cuda.state_roots()
+        roots = states.roots(states)
         assert all(roots[name] == _native.blake3_root(array) for name, array in states.items())
 
 
@@ -317,10 +319,11 @@ def test_roots_of_many_lengths(way: str) -> None:
     g = ProgramBuilder()
     for n, length in enumerate(lengths):
         g.output("state", f"s{n:02}", g.input("state", f"s{n:02}", TensorType(u8, (length,))))
-    executor, rng = machine.make(g.build()), np.random.default_rng(1)
+    executor, rng = cuda.make(g.build()), np.random.default_rng(1)
     state = {f"s{n:02}": rng.integers(0, 256, length).astype(np.uint8) for n, length in enumerate(lengths)}
     executor.load(state)
-    assert executor.state_roots() == {name: _native.blake3_root(array) for name, array in state.items()}
+    found = executor.state()
+    assert found.roots(found) == {name: _native.blake3_root(array) for name, array in state.items()}
 
 
 # ---- the machine
@@ -331,7 +334,7 @@ def test_launching_one_by_one_is_the_graph(standin: None) -> None:
     results = []
     for graph in (True, False):
         plan = make_plan(fuse_maps(captured.program))
-        executor = machine.Executor(captured.program, lambda _, p=plan, g=graph: machine.CudaMachine(p, graph=g))
+        executor = Executor(captured.program, lambda _, p=plan, g=graph: cuda.CudaMachine(p, graph=g))
         executor.load(captured.state)
         executor.step(batch, captured.schedule(1))
         results.append({name: a.tobytes() for name, a in executor.state().items()})
@@ -341,14 +344,14 @@ def test_launching_one_by_one_is_the_graph(standin: None) -> None:
 def test_errors_say_what_is_missing(standin: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = one(ops.Dot(False, False, f32), TensorType(f32, (2, 2)), TensorType(f32, (2, 2)))
     with pytest.raises(BackendError, match="cuda:3 does not exist: there are 1"):
-        machine.make(program, 3)
+        cuda.make(program, number=3)
     g = ProgramBuilder()
     g.output("metric", "y", g.input("batch", "x", TensorType(f32, (1 << 31,))))
     with pytest.raises(LimitError, match=r"needs \d+ bytes on emulation"):
-        machine.make(g.build())
+        cuda.make(g.build())
     monkeypatch.setenv("GENSYN_VERIFY_PTX", str(tmp_path))
     with pytest.raises(BackendError, match="built without nvcc"):
-        machine.make(program)
+        cuda.make(program)
     with pytest.raises(BackendError, match="loading nonsense: cuModuleLoadData gave CUDA_ERROR_INVALID_PTX"):
         driver.Module("fma.f32 nonsense", "nonsense")
 
