@@ -11,5 +11,6 @@ triton_gather  gather, and scatter_add in ascending order without atomics
 triton_random  Philox4x32-10
 triton_copy    strided copies and fills
 triton_blake3  BLAKE3 of tensors where they lie
-triton_audit   compiles every Triton kernel for GPUs that are not there, and reads the assembly
+triton_findings what in a kernel's source, IR and assembly may compute other bits
+triton_audit   compiles every Triton kernel for GPUs that are not there, and reads what came of it
 """

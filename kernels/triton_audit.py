@@ -1,22 +1,14 @@
-"""Compiles every Triton kernel for GPUs that are not there, and reads what the compilers made of it.
+"""Compiles every Triton kernel for GPUs that are not there, and reads what came of it (triton_findings).
 
     python -m gensyn_verify.kernels.triton_audit              all cases, all targets
     python -m gensyn_verify.kernels.triton_audit --core sm_90 gfx942
 
 Kernels are compiled as they are launched, with enable_fp_fusion=False, in the variants that Triton's launcher chooses
 by its arguments: pointers and numbers of any alignment, all divisible by 16, and all numbers 1.
-
-Sources may not use what Triton leaves undefined (`FORBIDDEN`). Of a compilation three texts are read. In LLVM's IR,
-which comes before any machine's own rules, every float operation must be on a list of exact ones, without flags that
-allow another result. In PTX and SASS (NVIDIA), and in the assembly (AMD), nothing may flush, approximate, fuse what the
-kernel did not, multiply floats in matrix units or add them by atomics; on AMD the wave's mode must round to nearest
-even and keep subnormals.
 """
 
 import argparse
-import ast
 import math
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +32,7 @@ from gensyn_verify.kernels import (
     triton_scalar,
     triton_sort,
 )
+from gensyn_verify.kernels.triton_findings import findings, source_findings
 from gensyn_verify.kernels.triton_scalar import CARRIERS
 from gensyn_verify.program import ops
 from gensyn_verify.program.published import PUBLISHED, trace
@@ -113,8 +106,8 @@ def map_case(
     kernel = triton_map.map_kernel(triton_map.Elementwise(scalar, shape, tuple(inputs), outputs, False))
     pointers = {f"x{i}": _carrier(x.dtype.name) for i, x in enumerate(inputs)}
     pointers |= {f"y{i}": _carrier(y.dtype.name) for i, y in enumerate(outputs)}
-    fma = any(i.op in ("fma.f32", "div.f32", "sqrt.f32") for i in scalar.code)
-    return Case(f"map {name}", kernel, pointers, _numbers("n"), {"BLOCK": triton_map.BLOCK}, fma, core)
+    constants = {"BLOCK": triton_map.BLOCK}
+    return Case(f"map {name}", kernel, pointers, _numbers("n"), constants, triton_map.fuses(scalar), core)
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -243,8 +236,8 @@ def cases() -> list[Case]:
 # ---- compilation ------------------------------------------------------------------------------------------------
 
 
-def compile_case(case: Case, target: str, variant: str, **options: bool) -> dict[str, str]:
-    """The texts of a compilation: "llir", and "ptx" and "sass", or "amdgcn"."""
+def compiled(case: Case, target: str, variant: str, **options: bool) -> Any:
+    """Triton's CompiledKernel, for a GPU that need not be there."""
     kernel = case.kernel
     names = list(kernel.arg_names)
     fixed = {p.name for p in kernel.params if p.do_not_specialize}
@@ -255,110 +248,15 @@ def compile_case(case: Case, target: str, variant: str, **options: bool) -> dict
     divisible = [n for n in names if n in case.pointers or (n in case.numbers and n not in fixed)]
     attributes = {(names.index(n),): [["tt.divisibility", 16]] for n in divisible} if variant == "divisible" else {}
     source = ASTSource(fn=kernel, signature={n: types[n] for n in names}, constexprs=constants, attrs=attributes)
-    asm = triton.compile(source, target=TARGETS[target], options={"enable_fp_fusion": False, **options}).asm
+    return triton.compile(source, target=TARGETS[target], options={"enable_fp_fusion": False, **options})
+
+
+def compile_case(case: Case, target: str, variant: str, **options: bool) -> dict[str, str]:
+    """The texts of a compilation: "llir", and "ptx" and "sass", or "amdgcn"."""
+    asm = compiled(case, target, variant, **options).asm
     if "ptx" in asm:
         return {"llir": asm["llir"], "ptx": asm["ptx"], "sass": get_sass(asm["cubin"])}
     return {"llir": asm["llir"], "amdgcn": asm["amdgcn"]}
-
-
-# ---- findings ---------------------------------------------------------------------------------------------------
-
-# Loads move bits. A reduction of a vector adds its elements one after the other unless a flag (reassoc) allows more.
-_EXACT_CALLS = re.compile(
-    r"llvm\.vector\.reduce\.fadd\.|llvm\.amdgcn\.raw\.ptr\.buffer\.load|llvm\.(fma|fabs|sqrt)\.|llvm\.nvvm\.(div\.rn|sqrt\.rn)\.f$"
-)
-_IR_FLOAT = re.compile(r"\b(fadd|fsub|fmul|fdiv|frem|fneg|fptrunc|fpext|uitofp|sitofp)\b([a-z ]*)")
-_IR_FLAGS = re.compile(r"\b(fast|reassoc|contract|afn|arcp|nsz)\b")
-_IR_CALL = re.compile(r"call [^@]*\b(?:float|half|bfloat|double)\b[^@]*@([\w.]+)")
-FLUSHES = "flushes subnormals"
-_ASM = {
-    "ptx": [
-        (r"\.ftz\b", FLUSHES),
-        (r"\.(approx|full)\b", "approximation"),
-        (r"^\s*(@\S+\s+)?(add|sub|mul|div|sqrt|fma|mad)\.(?!rn\b)[\w.]*\bb?f(16|32|64)\w*\b", "no rounding is named"),
-        (r"\b(ex2|lg2|sin|cos|tanh|rsqrt|rcp)\.", "approximation"),
-        (r"\b(w?g?mma|tcgen05)\S*\.(b?f16|tf32|f32|f64|e\dm\d)", "floats in matrix units"),
-        (r"\b(atom|red)\.\S*\.b?f(16|32|64)", "float atomic"),
-    ],
-    "sass": [
-        (r"\b(FFMA|FADD|FMUL|FMNMX|FSET\w*)2?\S*\.FTZ", FLUSHES),
-        (r"\bMUFU\.(EX2|LG2|SIN|COS|TANH)", "approximation"),
-        (r"\b([HDQ]MMA|[HQ]GMMA|UTC[HQ]\w*MMA)", "floats in matrix units"),
-        (r"\b(ATOM|ATOMG|ATOMS|RED|REDG)\S*\.(F16|F32|F64|FTZ)", "float atomic"),
-    ],
-    "amdgcn": [
-        (r"\.amdhsa_float_denorm_mode_(32|16_64) [012]\b", FLUSHES),
-        (r"\.amdhsa_float_round_mode_(32|16_64) [123]\b", "rounds elsewhere"),
-        (r"\b(s_setreg\S*\s+hwreg\(HW_REG_MODE|s_denorm_mode|s_round_mode)", "changes the mode"),
-        (r"\bv_(exp|log|rsq|sin|cos)_", "approximation"),
-        (r"\bv_(mad|mac)_(legacy_)?f(16|32)", FLUSHES),
-        (r"\bv_(smfmac|mfma|wmma|dot\d*c?)_\w*f(16|32|64)", "floats in matrix units"),
-        (r"\b(global|flat|buffer|ds)_(atomic_)?(pk_)?add_(rtn_)?b?f(16|32|64)", "float atomic"),
-    ],
-}  # fmt: skip
-_FUSED = {"ptx": r"\bfma\.", "sass": r"\bFFMA", "amdgcn": r"\bv_(pk_|dual_)?(fma|fmac|fmaak|fmamk)_"}
-# NVIDIA's correctly rounded quotients and roots flush inside, where they have scaled their operands.
-_SCALED = r"\b(div|sqrt)\.rn\.f32"
-# Divisions of integers run through floats on these machines: exact, but with fused operations of their own.
-_DIVISION = {"ptx": r"$^", "sass": r"\bMUFU\.RCP", "amdgcn": r"\bv_rcp_"}
-
-
-def ir_findings(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        code = line.split(", !dbg")[0].strip()
-        if "!fpmath" in line:
-            yield f"llir: inexact by !fpmath: {code}"
-        if match := _IR_FLOAT.search(code):
-            if _IR_FLAGS.search(match[2]):
-                yield f"llir: flags allow another result: {code}"
-            if match[1] in ("frem", "fptrunc", "fpext") or re.search(r"\b(half|bfloat|double)\b", code):
-                yield f"llir: not an operation of binary32: {code}"
-        match = _IR_CALL.search(code)
-        if match and (not _EXACT_CALLS.search(match[1]) or _IR_FLAGS.search(code.split("@")[0])):
-            yield f"llir: call that is not known to be exact: {code}"
-
-
-def findings(texts: Mapping[str, str], fma: bool) -> list[str]:
-    """What in a compilation's texts may compute other bits; `fma`: the kernel has fused operations of its own."""
-    found = list(ir_findings(texts["llir"]))
-    scaled = bool(re.search(_SCALED, texts.get("ptx", "")))
-    for kind, rules in _ASM.items():
-        text = texts.get(kind, "")
-        for line, (pattern, what) in product(text.splitlines(), rules):
-            if re.search(pattern, line) and not (kind == "sass" and scaled and what == FLUSHES):
-                found.append(f"{kind}: {what}: {line.strip()}")
-        if not fma and not re.search(_DIVISION[kind], text):
-            found += [f"{kind}: fused: {line.strip()}" for line in text.splitlines() if re.search(_FUSED[kind], line)]
-    if "amdgcn" in texts and ".amdhsa_float_denorm_mode_32 3" not in texts["amdgcn"]:
-        found.append("amdgcn: no mode that keeps subnormals")
-    return found
-
-
-# ---- sources ----------------------------------------------------------------------------------------------------
-
-# What triton_scalar's header forbids. tl.reduce may join integers by _larger, tl.dot integers into int32.
-FORBIDDEN = {
-    "sum", "cumsum", "cumprod", "max", "min", "argmax", "argmin", "maximum", "minimum", "associative_scan", "sort",
-    "exp", "exp2", "log", "log2", "sin", "cos", "erf", "sqrt", "rsqrt", "fdiv", "sigmoid", "softmax", "dot_scaled",
-    "atomic_add", "atomic_max", "atomic_min", "atomic_xchg", "atomic_cas", "inline_asm_elementwise", "rand", "randn",
-}  # fmt: skip
-
-
-def source_findings(source: str) -> list[str]:
-    """Uses of Triton's language that have no defined bits, in the text of a kernel or of an expression."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.BinOp(op=ast.Div()) | ast.AugAssign(op=ast.Div()):
-                found.append(f"line {node.lineno}: /")
-            case ast.UnaryOp(op=ast.USub(), operand=operand) if not isinstance(operand, ast.Constant):
-                found.append(f"line {node.lineno}: unary minus")
-            case ast.Attribute(value=ast.Name(id="tl" | "libdevice"), attr=name) if name in FORBIDDEN:
-                found.append(f"line {node.lineno}: tl.{name}")
-            case ast.Call(func=ast.Attribute(attr="reduce" | "dot" as name), args=args, keywords=keywords):
-                if not {"_larger", "out_dtype=tl.int32"} & {ast.unparse(a) for a in (*args, *keywords)}:
-                    found.append(f"line {node.lineno}: tl.{name}")
-    return found
 
 
 def kernel_sources() -> dict[str, str]:

@@ -69,6 +69,11 @@ def is_wide(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> bool:
     return max([count + BLOCK, *reach]) >= INT32_ELEMENTS
 
 
+def fuses(scalar: ScalarProgram) -> bool:
+    """Whether compilers may use fused operations for it: it has some, or quotients or roots, which are made of them."""
+    return any(i.op in ("fma.f32", "div.f32", "sqrt.f32") for i in scalar.code)
+
+
 def _literal(c: Constant) -> str:
     if c.reg is Reg.f32:
         return f"real(tl.full((), {c.bits:#x}, tl.uint32))"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import triton
 from triton import knobs
 
 from gensyn_verify import _native
@@ -26,6 +27,7 @@ from gensyn_verify.kernels import (
     triton_reduce,
     triton_sort,
 )
+from gensyn_verify.kernels.triton_findings import findings
 from gensyn_verify.program import ops
 from gensyn_verify.program.types import Dtype
 
@@ -46,15 +48,28 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel on `programs` programs."""
+    """A kernel on `programs` programs; `fuses`: its source has fused operations, quotients or roots."""
 
     kernel: Any
     programs: int
     args: tuple[Any, ...]
     constants: dict[str, Any]
+    fuses: bool = False
 
-    def __call__(self) -> None:
-        self.kernel[(self.programs,)](*self.args, **self.constants, num_warps=4, enable_fp_fusion=False)
+    def __call__(self) -> Any:
+        """Triton's CompiledKernel; None in the interpreter."""
+        return self.kernel[(self.programs,)](*self.args, **self.constants, num_warps=4, enable_fp_fusion=False)
+
+
+def check_compiled(compiled: Any, fuses: bool) -> None:
+    """BackendError where a kernel, as this version of Triton compiled it for this device, may compute other bits."""
+    texts = {kind: compiled.asm[kind] for kind in ("llir", "ptx", "amdgcn") if kind in compiled.asm}
+    found = findings(texts, fuses)
+    if found:
+        raise BackendError(
+            f"backend triton: {compiled.name}, as Triton {triton.__version__} compiled it, may compute other bits: "
+            f"{found[0]} ({len(found)} such lines); use another version of Triton, or another backend"
+        )
 
 
 def _above(n: int, most: int) -> int:
@@ -74,6 +89,10 @@ class TritonMachine:
                 f"backend triton on {device!r}: Triton's interpreter is {'on' if interpreted else 'off'}; "
                 "set TRITON_INTERPRET=1 before the start for cpu, and unset it for a GPU"
             )
+        if interpreted and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9):
+            raise BackendError(
+                f"Triton {triton.__version__} interprets tl.fma with two roundings; install 3.9 or later"
+            )
         try:
             whole = (plan_.arena_bytes // plan.ALIGN + 1) * plan.ALIGN  # kernels read whole words
             self._arena = torch.zeros(whole, dtype=torch.uint8, device=self._device)
@@ -81,6 +100,7 @@ class TritonMachine:
             raise BackendError(
                 f"backend triton: no {plan_.arena_bytes} bytes on device {device!r} ({error}); use cpu"
             ) from error
+        self._read: set[str] | None = set()  # hashes of compiled kernels; None after the first run, which reads them
         self._launches = self._with_scratch([launch for call in plan_.calls for launch in self._lower(call)])
 
     def write(self, offset: int, data: Array) -> None:
@@ -93,7 +113,11 @@ class TritonMachine:
     def run(self) -> None:
         with self._here():
             for launch in self._launches:
-                launch()
+                compiled = launch()
+                if self._read is not None and compiled is not None and compiled.hash not in self._read:
+                    check_compiled(compiled, launch.fuses)
+                    self._read.add(compiled.hash)
+        self._read = None
 
     def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         if self._device.type == "cpu":
@@ -177,13 +201,14 @@ class TritonMachine:
         return [launch for launch in lower[type(call)](call) if launch.programs]
 
     def _map(self, c: plan.Map) -> list[Launch]:
+        scalar = self._plan.program.scalar_programs[c.program]
         views = (*c.inputs, *c.outputs)
         n = math.prod(c.shape)
         shape, strides = triton_map.collapse(c.shape, [v.strides for v in views])
         operands = tuple(triton_map.Operand(v.dtype, s) for v, s in zip(views, strides, strict=True))
         kernel = triton_map.map_kernel(
             triton_map.Elementwise(
-                self._plan.program.scalar_programs[c.program],
+                scalar,
                 (0, *shape[1:]),  # the first length is in n alone
                 operands[: len(c.inputs)],
                 operands[len(c.inputs) :],
@@ -192,9 +217,10 @@ class TritonMachine:
         )
         block = triton_map.BLOCK
         pointers = [self._at(v.offset, v.dtype.size) for v in views]
-        return [Launch(kernel, -(-n // block), (*pointers, n), {"BLOCK": block})]
+        return [Launch(kernel, -(-n // block), (*pointers, n), {"BLOCK": block}, triton_map.fuses(scalar))]
 
     def _scan(self, c: plan.Scan) -> list[Launch]:
+        scalar = self._plan.program.scalar_programs[c.program]
         carried = len(c.outputs)
         views = (*c.inputs, *c.outputs)
         inner = [v.strides if i < carried else v.strides[1:] for i, v in enumerate(views)]
@@ -204,7 +230,7 @@ class TritonMachine:
         operands = tuple(triton_map.Operand(v.dtype, s, step) for v, s, step in zip(views, strides, steps, strict=True))
         kernel = triton_map.scan_kernel(
             triton_map.Elementwise(
-                self._plan.program.scalar_programs[c.program],
+                scalar,
                 (0, *shape[1:]),
                 operands[: len(c.inputs)],
                 operands[len(c.inputs) :],
@@ -214,7 +240,7 @@ class TritonMachine:
         block = triton_map.SERIES
         pointers = [self._at(v.offset, v.dtype.size) for v in views]
         programs = -(-n // block) if c.shape[0] else 0
-        return [Launch(kernel, programs, (*pointers, n, c.shape[0]), {"BLOCK": block})]
+        return [Launch(kernel, programs, (*pointers, n, c.shape[0]), {"BLOCK": block}, triton_map.fuses(scalar))]
 
     def _dot(self, c: plan.Dot) -> list[Launch]:
         M, N = _above(c.m, TILE), _above(c.n, TILE)
@@ -231,7 +257,7 @@ class TritonMachine:
             "BLOCK": triton_dot.BLOCK_K, "UNROLLED": triton_dot.UNROLL,
         }  # fmt: skip
         programs = c.batch * -(-c.m // M) * -(-c.n // N)
-        return [Launch(triton_dot.dot_kernel, programs, args, constants)]
+        return [Launch(triton_dot.dot_kernel, programs, args, constants, fuses=True)]
 
     def _reduce(self, c: plan.Reduce) -> list[Launch]:
         """Passes until one value a row is left; what they leave in between are accumulators, in scratch memory."""

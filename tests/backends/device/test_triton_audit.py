@@ -58,6 +58,8 @@ def test_the_audit_finds_fault_with_bad_kernels() -> None:
             assert any(part in f for f in found[f"{name} {target}"]), f"{name} on {target}: {found[f'{name} {target}']}"
     for target in NVIDIA + AMD:
         assert found[f"good {target}"] == []
+    assert "product_and_sum, as Triton" in found["launched"]  # what the backend says before it gives results
+    assert "ptx: fused" in found["launched"]
     assert found["sources"] == {
         "a / b": ["line 1: /"],
         "-a": ["line 1: unary minus"],

@@ -6,7 +6,10 @@ import sys
 import triton
 import triton.language as tl
 
-from gensyn_verify.kernels.triton_audit import Case, compile_case, findings, source_findings
+from gensyn_verify.backends.triton.machine import check_compiled
+from gensyn_verify.errors import BackendError
+from gensyn_verify.kernels.triton_audit import Case, compile_case, compiled
+from gensyn_verify.kernels.triton_findings import findings, source_findings
 
 
 @triton.jit
@@ -84,6 +87,12 @@ def main(targets: list[str]) -> None:
         if target.startswith("gfx"):
             texts = compile_case(good, target, "divisible", allow_flush_denorm=True)
             found[f"flush {target}"] = findings(texts, good.fma)
+    fused = Case("fused", product_and_sum, pointers, {}, {"block": 1024})
+    try:
+        check_compiled(compiled(fused, targets[0], "divisible", enable_fp_fusion=True), False)
+    except BackendError as error:
+        found["launched"] = str(error)
+    check_compiled(compiled(fused, targets[0], "divisible"), False)
     sources = ("a / b", "-a", "tl.sum(a, 0)", "tl.dot(a, b)", "tl.reduce(a, 0, add)", "tl.fma(a, b, -1.0)")
     found["sources"] = {text: source_findings(text) for text in sources}
     json.dump(found, sys.stdout)
