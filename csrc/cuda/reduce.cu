@@ -26,7 +26,7 @@ __device__ __forceinline__ u32 add(u32 a, u32 b, bool floats) {
 }
 
 __device__ __forceinline__ void finish(const ReduceParameters& p, i64 row, i64 segment, u32 sum) {
-    store(p.y, row * p.segments + segment, p.y_dtype, sum);
+    store(p.y, row * p.segments + segment, p.y_dtype, p.length ? sum : 0);  // the empty sum is +0
 }
 
 // Whether a is the maximum (minimum) of a and b. A NaN beats every number.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gensyn_verify.cli.selftest import Check
 
 SUMMARY = "show what this machine supports and check its kernels"
-PACKAGES = ("gensyn_verify", "numpy", "torch", "scikit-learn", "eth-keys", "safetensors", "fsspec")
+PACKAGES = ("gensyn_verify", "numpy", "torch", "triton", "scikit-learn", "eth-keys", "safetensors", "fsspec")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,18 +25,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    from gensyn_verify.backends.device import selection
+    from gensyn_verify.backends.names import DeviceName
     from gensyn_verify.cli import selftest
 
     machine = {"versions": versions(), "machine": describe_machine(), "environment": overrides()}
     for title, rows in machine.items():
         console.say(f"{title}:")
         console.table(list(rows.items()) or [("none", "no GENSYN_VERIFY_* variable is set")])
+    devices = {kind: selection.describe(DeviceName(kind)) for kind in selection.DEVICES}
+    for kind, rows in devices.items():
+        console.say(f"{kind}:")
+        console.table(list(rows.items()))
     console.say("self-test:")
     found = []
     with console.progress("self-test", 0, unit="check") as advance:
         for check in selftest.checks():
             found.append(check)
             advance(len(found))
+        for kind, rows in devices.items():
+            if selection.is_there(rows):
+                found.append(selftest.check_device(kind))
+                advance(len(found))
     if not args.no_torch and machine["versions"]["torch"] != "not installed":
         found.append(capture_check())
     width = max(len(c.name) for c in found)
@@ -50,7 +60,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         if failed
         else f"verdict: {verdict}: all {len(found)} checks gave the published bits"
     )
-    console.result({**machine, "checks": found, "verdict": verdict})
+    console.result({**machine, "devices": devices, "checks": found, "verdict": verdict})
     return 1 if failed else 0
 
 

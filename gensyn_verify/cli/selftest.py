@@ -19,6 +19,7 @@ import numpy as np
 from gensyn_verify.backends import evaluate
 from gensyn_verify.backends.arrays import CARRIER, Array
 from gensyn_verify.backends.reference import philox
+from gensyn_verify.errors import BackendError
 from gensyn_verify.cli import vectors
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value, functions
 from gensyn_verify.program.scalar import OPERATIONS, Scalar
@@ -190,6 +191,14 @@ def checks() -> Iterator[Check]:
                 registers = _native.worker_control_registers()
                 if any(registers):
                     yield Check(f"{name}: control registers", False, f"bits that change results are set: {registers}")
+
+
+def check_device(backend: str) -> Check:
+    """The self-test program and every numeric vector on a device."""
+    try:
+        return _compare(backend, vectors.load("selftest")["roots"], backend, list(vectors.numeric_cases()))
+    except BackendError as error:
+        return Check(backend, False, str(error))
 
 
 def _compare(name: str, expected: dict[str, str], backend: str, cases: list[vectors.Case]) -> Check:

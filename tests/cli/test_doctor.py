@@ -80,3 +80,29 @@ def test_every_vector_file_says_what_it_is() -> None:
     assert files
     for file in files:
         assert json.loads(file.read_text("utf-8"))["_comment"], file.name
+
+
+def test_doctor_says_which_devices_there_are(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emulation.fixtures import emulated, forget
+
+    forget()
+    monkeypatch.setenv("GENSYN_VERIFY_CUDA_DRIVER", "libno-such-driver.so")
+    assert cli.main(["doctor", "--no-torch", "--json"]) == 0
+    devices = json.loads(capsys.readouterr().out)["devices"]
+    assert devices["cuda"]["device"].startswith("none: backend cuda needs an NVIDIA driver")
+    with emulated(tmp_path / "stubs"):
+        assert cli.main(["doctor", "--no-torch", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["devices"]["cuda"]["device"].startswith("emulation on this host, sm_90")
+    assert {"name": "cuda", "ok": True, "detail": ""} in shown["checks"]
+
+
+def test_every_kind_is_in_the_table_of_devices() -> None:
+    from gensyn_verify.backends.device.selection import DEVICES, TABLE, elsewhere
+
+    assert set(ops.KINDS) <= TABLE.keys()
+    assert all(set(row) == set(DEVICES) for row in TABLE.values())
+    assert not elsewhere("cuda")
+    assert elsewhere("metal")["always"] == ["state roots"]

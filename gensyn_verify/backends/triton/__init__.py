@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
+import triton
+from triton import knobs
+
 from gensyn_verify.backends.device.executor import Executor
 from gensyn_verify.backends.triton.machine import TritonMachine
 from gensyn_verify.program.program import Program
@@ -21,4 +25,13 @@ def make(program: Program, keep: bool = False, fuse: bool = True, device: str = 
     return Executor(program, partial(TritonMachine, device=device), keep, fuse)
 
 
-__all__ = ["TritonMachine", "make"]
+def describe(number: int) -> dict[str, str]:
+    """The device as torch sees it."""
+    if knobs.runtime.interpret:
+        return {"device": f"the CPU, in the interpreter of Triton {triton.__version__}"}
+    if not torch.cuda.is_available():
+        return {"device": f"none: torch {torch.__version__} finds no GPU here"}
+    return {"device": f"{torch.cuda.get_device_name(number)}, Triton {triton.__version__}"}
+
+
+__all__ = ["TritonMachine", "describe", "make"]

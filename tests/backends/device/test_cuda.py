@@ -140,6 +140,14 @@ def test_reduce_of_narrow_storage_and_of_many_axes(way: str) -> None:
         check(g.build())
 
 
+def test_empty_sums(way: str) -> None:
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(f32, (40, 0)))
+    g.output("metric", "rows", g.reduce("sum", x, {1}))
+    g.output("metric", "columns", g.reduce("sum", x, {0}))
+    check(g.build())
+
+
 def test_sum_of_three_levels(way: str) -> None:
     if "ptx" in way:
         pytest.skip("4 million elements, instruction by instruction")
