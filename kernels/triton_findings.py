@@ -18,12 +18,12 @@ from itertools import product
 
 # Loads move bits. A reduction of a vector adds its elements one after the other unless a flag (reassoc) allows more.
 _EXACT_CALLS = re.compile(
-    r"llvm\.vector\.reduce\.fadd\.|llvm\.amdgcn\.raw\.ptr\.buffer\.load|llvm\.(fma|fabs|sqrt)\.|llvm\.nvvm\.(div\.rn|sqrt\.rn)\.f$"
+    r"llvm\.((fma|fabs|copysign|sqrt)\.|nvvm\.(div|sqrt)\.rn\.f$|vector\.reduce\.fadd\.|amdgcn\.raw\.ptr\.buffer\.load)"
 )
 _IR_FLOAT = re.compile(r"\b(fadd|fsub|fmul|fdiv|frem|fneg|fptrunc|fpext|uitofp|sitofp)\b([a-z ]*)")
 _IR_FLAGS = re.compile(r"\b(fast|reassoc|contract|afn|arcp|nsz)\b")
 _IR_CALL = re.compile(r"call [^@]*\b(?:float|half|bfloat|double)\b[^@]*@([\w.]+)")
-FLUSHES = "flushes subnormals"
+FLUSHES, RSQ = "flushes subnormals", "approximation of a reciprocal root"
 _ASM = {
     "ptx": [
         (r"\.ftz\b", FLUSHES),
@@ -43,15 +43,17 @@ _ASM = {
         (r"\.amdhsa_float_denorm_mode_(32|16_64) [012]\b", FLUSHES),
         (r"\.amdhsa_float_round_mode_(32|16_64) [123]\b", "rounds elsewhere"),
         (r"\b(s_setreg\S*\s+hwreg\(HW_REG_MODE|s_denorm_mode|s_round_mode)", "changes the mode"),
-        (r"\bv_(exp|log|rsq|sin|cos)_", "approximation"),
+        (r"\bv_(exp|log|sin|cos)_", "approximation"),
+        (r"\bv_rsq_", RSQ),
         (r"\bv_(mad|mac)_(legacy_)?f(16|32)", FLUSHES),
         (r"\bv_(smfmac|mfma|wmma|dot\d*c?)_\w*f(16|32|64)", "floats in matrix units"),
         (r"\b(global|flat|buffer|ds)_(atomic_)?(pk_)?add_(rtn_)?b?f(16|32|64)", "float atomic"),
     ],
 }  # fmt: skip
 _FUSED = {"ptx": r"\bfma\.", "sass": r"\bFFMA", "amdgcn": r"\bv_(pk_|dual_)?(fma|fmac|fmaak|fmamk)_"}
-# NVIDIA's correctly rounded quotients and roots flush inside, where they have scaled their operands.
-_SCALED = r"\b(div|sqrt)\.rn\.f32"
+# Inside of correctly rounded quotients and roots. NVIDIA's flush where they have scaled their operands; AMD's root of
+# a number that is known not to be subnormal begins with v_rsq. Allowed where the text before has such an operation.
+_INSIDE = {("sass", FLUSHES): ("ptx", r"\b(div|sqrt)\.rn\.f32"), ("amdgcn", RSQ): ("llir", r"@llvm\.sqrt\.")}
 # Divisions of integers run through floats on these machines: exact, but with fused operations of their own.
 _DIVISION = {"ptx": r"$^", "sass": r"\bMUFU\.RCP", "amdgcn": r"\bv_rcp_"}
 
@@ -74,11 +76,13 @@ def ir_findings(text: str) -> Iterator[str]:
 def findings(texts: Mapping[str, str], fma: bool) -> list[str]:
     """What in a compilation's texts may compute other bits; `fma`: the kernel has fused operations of its own."""
     found = list(ir_findings(texts["llir"]))
-    scaled = bool(re.search(_SCALED, texts.get("ptx", "")))
     for kind, rules in _ASM.items():
         text = texts.get(kind, "")
+        allowed = {
+            what for (k, what), (before, has) in _INSIDE.items() if k == kind and re.search(has, texts.get(before, ""))
+        }
         for line, (pattern, what) in product(text.splitlines(), rules):
-            if re.search(pattern, line) and not (kind == "sass" and scaled and what == FLUSHES):
+            if what not in allowed and re.search(pattern, line):
                 found.append(f"{kind}: {what}: {line.strip()}")
         if not fma and not re.search(_DIVISION[kind], text):
             found += [f"{kind}: fused: {line.strip()}" for line in text.splitlines() if re.search(_FUSED[kind], line)]
