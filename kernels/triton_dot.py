@@ -26,26 +26,30 @@ def leading_blocks(k: int) -> int:
 
 
 @triton.jit
-def _step(pa, pb, acc, rows, columns, A: tl.constexpr, B: tl.constexpr):
-    x = widen(tl.load(pa, mask=rows, other=0), A)
-    y = widen(tl.load(pb, mask=columns, other=0), B)
-    return tl.fma(x[:, None], y[None, :], acc)
-
-
-@triton.jit
 def _chain(
     pa, pb, a_k, b_k, length, rows, columns, A: tl.constexpr, B: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     UNROLLED: tl.constexpr,
 ):  # fmt: skip
-    """The chain over `length` values from pa and pb on, and where it ended. The eights only save jumps."""
+    """The chain over `length` values from pa and pb on, and where it ended.
+
+    UNROLLED columns of a and rows of b at a time are loaded before the first is used, so that threads wait for
+    memory once for all of them.
+    """
     acc = tl.full((M, N), 0.0, tl.float32)
     for _ in range(0, length // UNROLLED):
+        x = ()
+        y = ()
         for _u in tl.static_range(UNROLLED):
-            acc = _step(pa, pb, acc, rows, columns, A, B)
+            x = x + (tl.load(pa, mask=rows, other=0),)
+            y = y + (tl.load(pb, mask=columns, other=0),)
             pa += a_k
             pb += b_k
+        for u in tl.static_range(UNROLLED):
+            acc = tl.fma(widen(x[u], A)[:, None], widen(y[u], B)[None, :], acc)
     for _ in range(0, length % UNROLLED):
-        acc = _step(pa, pb, acc, rows, columns, A, B)
+        x = tl.load(pa, mask=rows, other=0)
+        y = tl.load(pb, mask=columns, other=0)
+        acc = tl.fma(widen(x, A)[:, None], widen(y, B)[None, :], acc)
         pa += a_k
         pb += b_k
     return acc, pa, pb
