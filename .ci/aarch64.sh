@@ -83,12 +83,12 @@ fi
 say "building the kernels"
 rm -rf "$build/package"
 mkdir -p "$build/package"
-cp -r gensyn_verify "$build/package/"
+cp -rL gensyn_verify "$build/package/"
 find "$build/package" \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
 PATH=$(dirname "$python"):$PATH
 cmake -S . -B "$build/native" -G Ninja --log-level=WARNING \
     -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
-    -DCMAKE_CXX_FLAGS="-idirafter $sysroot/usr/include" -DCMAKE_BUILD_TYPE=Release -DGV_WERROR=ON \
+    -DCMAKE_CXX_FLAGS="-idirafter $sysroot/usr/include" -DCMAKE_BUILD_TYPE=Release -DGV_WERROR=ON -DGV_CUDA=OFF \
     -DPython_EXECUTABLE="$python" -DPython_INCLUDE_DIR="$sysroot/usr/include/python$version" \
     -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >/dev/null
 cmake --build "$build/native" --target _native

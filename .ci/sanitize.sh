@@ -12,13 +12,13 @@ python=$(realpath -s "${1:-.venv/bin/python}")
 shift || true
 build=$PWD/build/sanitize
 tests=("$@")
-((${#tests[@]})) || tests=(tests/backends tests/commit tests/program/test_encoding.py --ignore-glob="*/test_vendor.py" --ignore-glob="*/test_bounds.py") # those are of PyTorch
+((${#tests[@]})) || tests=(tests/backends tests/commit tests/program/test_encoding.py --ignore-glob="*/test_vendor.py" --ignore-glob="*/test_bounds.py" --ignore=tests/backends/device) # those are of PyTorch, and of devices
 PATH=$(dirname "$python"):$PATH
 
 native() { # build folder, C++ compiler, sanitizer, targets
     local c=${2/%clang++/clang}
     echo "== $1: $2, GV_SANITIZE=$3"
-    cmake -S . -B "$build/$1" -G Ninja --log-level=WARNING -DCMAKE_BUILD_TYPE=Release -DGV_WERROR=ON \
+    cmake -S . -B "$build/$1" -G Ninja --log-level=WARNING -DCMAKE_BUILD_TYPE=Release -DGV_WERROR=ON -DGV_CUDA=OFF \
         -DGV_NATIVE_TESTS=ON -DGV_SANITIZE="$3" -DCMAKE_CXX_COMPILER="$2" -DCMAKE_C_COMPILER="${c/%g++/gcc}" \
         -DPython_EXECUTABLE="$python" \
         -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >/dev/null
@@ -52,7 +52,7 @@ fi
 echo "== ${tests[*]}"
 rm -rf "$build/package"
 mkdir -p "$build/package"
-cp -r gensyn_verify "$build/package/"
+cp -rL gensyn_verify "$build/package/"
 find "$build/package" \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
 cp "$build"/gcc/_native*.so "$build/package/gensyn_verify/"
 

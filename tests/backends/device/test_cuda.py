@@ -7,7 +7,9 @@ nvcc, as the PTX that ships. Python's launches, graphs and streams are the real 
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -372,3 +374,15 @@ def test_no_driver_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="needs an NVIDIA driver"):
         driver.device()
     forget()
+
+
+def test_the_benchmark_of_devices_runs(standin: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every case of bench/bench_device.py at a hundredth of its size: bits are compared, times mean nothing."""
+    pytest.importorskip("torch")
+    bench = Path(__file__).parents[3] / "bench"
+    monkeypatch.syspath_prepend(str(bench))
+    monkeypatch.setattr("sys.argv", ["bench_device.py", "--smoke", "--json", str(tmp_path / "results.json")])
+    runpy.run_path(str(bench / "bench_device.py"), run_name="__main__")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["device"]["device"].startswith("emulation")
+    assert {r["set"] for r in results["results"]} == {"dot", "dot-transformer", "map", "reduce", "hash", "step"}
