@@ -7,7 +7,7 @@ backend before it is timed (sums and products on a part where the whole would ta
 repeats of many launches between two events; the device's own clock counts where it has one. PyTorch runs float32 with
 TF32 off. `share` is of the device's peak, where it is in the table below: fma for products, memory for the rest.
 
-`--smoke` runs every case at a hundredth of its size, once, to see that it works: its times mean nothing.
+`--smoke` runs every case at a hundredth of its sides, once, to see that it works: its times mean nothing.
 """
 
 from __future__ import annotations
@@ -106,6 +106,9 @@ def sets(scale: float) -> dict[str, list[Callable[[], Case]]]:
     def s(n: int) -> int:
         return max(8, int(n * scale))
 
+    def elements(n: int) -> int:
+        return max(8, int(n * scale * scale))
+
     return {
         "dot": [lambda n=n: product(s(n), s(n), s(n)) for n in (1024, 2048, 4096, 8192)],
         "dot-transformer": [
@@ -116,14 +119,14 @@ def sets(scale: float) -> dict[str, list[Callable[[], Case]]]:
             lambda: product(s(256), s(256), s(64), (False, True), batch=s(96)),
         ],
         "map": [
-            lambda: elementwise("add", s(1 << 26), lambda x, y: x + y, 2, torch.add),
-            lambda: elementwise("exp", s(1 << 26), functions.exp, 1, torch.exp),
-            lambda: elementwise("tanh", s(1 << 26), functions.tanh, 1, torch.tanh),
+            lambda: elementwise("add", elements(1 << 26), lambda x, y: x + y, 2, torch.add),
+            lambda: elementwise("exp", elements(1 << 26), functions.exp, 1, torch.exp),
+            lambda: elementwise("tanh", elements(1 << 26), functions.tanh, 1, torch.tanh),
         ],
         "reduce": [
             lambda: reduction(s(1 << 14), s(1 << 12), 1),
             lambda: reduction(s(1 << 14), s(1 << 12), 0),
-            lambda: reduction(8, s(1 << 24), 1),
+            lambda: reduction(8, elements(1 << 24), 1),
         ],
     }  # fmt: skip
 
@@ -308,7 +311,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join([*sets(1.0), 'hash', 'step'])}")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, triton or mps")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results there")
-    parser.add_argument("--smoke", action="store_true", help="a hundredth of every size, once")
+    parser.add_argument("--smoke", action="store_true", help="a hundredth of every side, once")
     args = parser.parse_args()
     about, results = run(args.device, args.sets, args.smoke)
     if args.json:
