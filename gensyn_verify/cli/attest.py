@@ -44,6 +44,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             raise MalformedError(f"{c.wallet.address} has no seat on the committee of task {args.number}")
         if state not in (State.SHOWN, State.DISCLOSED):
             raise MalformedError(f"task {args.number} is {state.name.lower()}: there is nothing to attest or declare")
+        if state is State.SHOWN:
+            verifier.check_provable()
         finding = verifier.check(args.run_path, args.own)
         console.say("the run is what was shown" if finding.approves else "the run is NOT what was shown")
         wanted = Stand.ABSENT if state is State.SHOWN else Stand.SEALED

@@ -188,6 +188,7 @@ def _claim(args: argparse.Namespace, task: Any, console: Console) -> int:
     with connected(args, console) as c:
         solver = Solver(c.settlement, c.wallet, args.claim, task)
         if args.dry_run:
+            solver.check_provable()
             t = solver.onchain()
             c.send("claim", "claim", args.claim, bytes(32), pays=t["stake"])
             return 0

@@ -20,6 +20,7 @@ from gensyn_verify.protocol.run import Run, StepHasher, open_run
 from gensyn_verify.protocol.solve import solve
 from gensyn_verify.protocol.task import Task
 from gensyn_verify.settle.chain import ChainError
+from gensyn_verify.settle.gas import check_header
 from gensyn_verify.settle.settlement import (
     Settlement,
     State,
@@ -43,7 +44,8 @@ def submit(settlement: Settlement, wallet: Wallet, task: Task, terms: Terms, aga
 
 
 def post_arguments(task: Task, terms: Terms) -> tuple[Any, ...]:
-    """What `post` takes."""
+    """What `post` takes. Raises LimitError for a task that could not be disputed."""
+    check_header(task.program, f"task {task.digest.hex()[:16]}")
     return task.digest, task.steps, astuple(terms)
 
 
@@ -69,6 +71,13 @@ class _Role:
     def onchain(self) -> dict[str, Any]:
         return self.settlement.task(self.number)
 
+    def check_provable(self) -> None:
+        """Raise LimitError for a task whose solver could not prove what it is right about (`gas`).
+
+        Whoever has put down money for one already goes on: to stop would lose it for sure.
+        """
+        check_header(self.task.program, f"task {self.number}")
+
     def secret(self, label: str) -> bytes:
         place = f"{self.settlement.chain.chain_id} {self.settlement.address} {self.number}"
         return self.wallet.key.derive(label.encode(), place.encode())
@@ -93,6 +102,8 @@ class Solver(_Role):
         t = self.onchain()
         if t["state"] != State.POSTED and t["solver"] != self.wallet.address:
             raise MalformedError(f"task {self.number} is not free: it is {State(t['state']).name.lower()}")
+        if t["state"] == State.POSTED:
+            self.check_provable()
         self._send("claim", chance_seal(self.task.digest, self.number, self.wallet.address, self.r), pays=t["stake"])
 
     def decoy_is_due(self) -> bool:
@@ -167,6 +178,7 @@ class Verifier(_Role):
         return Finding(root if good else keccak256(b"another root" + root), good)
 
     def attest(self, place: int, root: bytes) -> None:
+        self.check_provable()
         self._send("attest", place, self._seal(root), intent=str(place))
 
     def _seal(self, root: bytes) -> bytes:
@@ -181,9 +193,15 @@ class Challenger(_Role):
 
     def challenge(self, step: int | None = None) -> int:
         """The game's number. `step`: the first that differs, where the challenger knows it."""
+        if not self._has_game():
+            self.check_provable()
         pays = self.onchain()["bond"]
         name, more = ("challenge", ()) if step is None else ("challengeStep", (step,))
         return int(_event(self.settlement, self._send(name, *more, pays=pays), "Challenged")["game"])
+
+    def _has_game(self) -> bool:
+        mine = {"task": self.number, "challenger": self.wallet.address}
+        return any(mine.items() <= dict(e.values).items() for e in self.settlement.events("Challenged"))
 
 
 def first_difference(mine: Run, theirs: Run) -> int | None:

@@ -19,12 +19,12 @@ from contracts.referee import contracts
 from gensyn_verify.commit import run_commitment
 from gensyn_verify.commit.blake3 import CHUNK_BYTES, chunk_value, parent_value
 from gensyn_verify.program import ops
-from gensyn_verify.program.encoding import node_record
+from gensyn_verify.program.encoding import node_record, records
 from gensyn_verify.program.merkle import leaf_digest, seal, split
-from gensyn_verify.program.program import MAX_NODE_INPUTS, Node
+from gensyn_verify.program.program import MAX_NODE_INPUTS, Node, Program
 from gensyn_verify.program.types import Dtype, TensorType
 from gensyn_verify.protocol.pinpoint import abi
-from gensyn_verify.protocol.pinpoint.leaves import NodeLeaf, Tensor
+from gensyn_verify.protocol.pinpoint.leaves import InputLeaf, NodeLeaf, Tensor, encode_entry
 from gensyn_verify.protocol.pinpoint.position import (
     NO_RECORD,
     OPERATION,
@@ -109,7 +109,7 @@ class Cost:
 class Meter:
     """A game on the settlement contract; keeps what the transaction with each move costs."""
 
-    def __init__(self, log: bytes) -> None:
+    def __init__(self, log: bytes, task: bytes) -> None:
         self.chain = EmbeddedChain()
         self.settlement = Settlement.deploy(self._wallet("owner"), RULES)
         self.solver, self.challenger = self._wallet("solver"), self._wallet("challenger")
@@ -117,14 +117,14 @@ class Meter:
         for i in range(3):
             self.settlement.send(self.verifier, f"enroll {i}", "enroll", pays=RULES.seat)
         self.others: dict[str, int] = {}  # what is no move
-        self._send(self.challenger, "post", TASK, STEPS, astuple(TERMS), pays=TERMS.escrow)
+        self._send(self.challenger, "post", task, STEPS, astuple(TERMS), pays=TERMS.escrow)
         r, salt, address = bytes(32), bytes(32), self.solver.address
-        self._send(self.solver, "claim", 1, chance_seal(TASK, 1, address, r), pays=TERMS.stake)
+        self._send(self.solver, "claim", 1, chance_seal(task, 1, address, r), pays=TERMS.stake)
         self.chain.mine(RULES.delay + 1)
         self._send(self.solver, "pin", 1)
         decoy = decoy_is_due(r, bytes(self.settlement.task(1)["chance"]), RULES.rate)
         roots = (keccak(b"decoy") if decoy else log), log
-        seals = [run_commitment(TASK, bytes.fromhex(address[2:]), salt, STEPS, root) for root in roots]
+        seals = [run_commitment(task, bytes.fromhex(address[2:]), salt, STEPS, root) for root in roots]
         self._send(self.solver, "commit", 1, seals[0], truth_seal(r, seals[1]))
         self.chain.mine(RULES.delay + 1)
         self._send(self.solver, "show", 1, roots[0], salt)
@@ -185,18 +185,23 @@ def word(x: int) -> bytes:
     return x.to_bytes(8, "big")
 
 
-def descent(trace: Tree, place: int) -> tuple[Meter, Position]:
-    """A game down to the opening of leaf `place` of this trace."""
+def opened(
+    trace: Tree, counts: tuple[int, int, int, int], after: bytes = keccak(b"after"), task: bytes = TASK
+) -> tuple[Meter, Position]:
+    """A game down to a step with this trace and this state root; of a program with these numbers of states, batches,
+    inputs and nodes."""
     step = 777_777
-    entry = word(step) + keccak(b"after") + keccak(b"batch") + keccak(b"scalars")
+    entry = word(step) + after + keccak(b"batch") + keccak(b"scalars")
     before = word(step - 1) + keccak(b"before") + bytes(64)
     log = Tree(STEPS, {step: leaf_digest(entry), step - 1: leaf_digest(before)})
-    meter = Meter(log.root)
-    p = begin(TASK, log.root, STEPS)
-    p = meter.walk(p, log, step)
-    p = meter(
-        p, solver_move(p.stage, entry, log.path(step), before, log.path(step - 1), trace.root, 40, 20, INPUTS, NODES)
-    )
+    meter = Meter(log.root, task)
+    p = meter.walk(begin(task, log.root, STEPS), log, step)
+    return meter, meter(p, solver_move(p.stage, entry, log.path(step), before, log.path(step - 1), trace.root, *counts))
+
+
+def descent(trace: Tree, place: int) -> tuple[Meter, Position]:
+    """A game down to the opening of leaf `place` of this trace."""
+    meter, p = opened(trace, (40, 20, INPUTS, NODES))
     p = meter(p, choice(What.PICK))
     return meter, meter.walk(p, trace, place)
 
@@ -218,6 +223,40 @@ def largest_proof() -> tuple[int, int]:
     move = proof(What.OPERAND, leaf, producer, place - 1, trace.path(place - 1))
     assert meter(p, move).stage == Stage.SOLVER_WINS
     return meter.costs[-1].gas, 21_000 + 40 * len(move) - 30 * move.count(0)
+
+
+def header_proofs(program: Program) -> tuple[int, int]:
+    """Gas of the proofs that bring the program's header: of its counts, and of the entry of its last state."""
+    header, *others = records(program)
+    tree = Tree(1 + len(others), {0: leaf_digest(header)})
+    task = Tree(8, {1: leaf_digest(b"\x07program" + tree.root)})
+    states, inputs = len(program.inputs_of("state")), len(program.inputs)
+    output = program.outputs[states - 1]
+    leaf: InputLeaf | NodeLeaf = InputLeaf(output.value, _tensor(program, output.value))
+    index = output.value
+    if index >= inputs:
+        n = max(k for k, first in enumerate(program.first_value) if first <= index)
+        node, index = program.nodes[n], inputs + n
+        operands = tuple(_tensor(program, v) for v in node.inputs)
+        leaf = NodeLeaf(program.first_value[n], node_record(node), operands, (operands[0].root,) * len(node.types))
+    tensor = leaf.held(output.value)
+    assert tensor is not None
+    entry = encode_entry(output.name, tensor)
+    group = Tree(states, {states - 1: leaf_digest(entry)})
+    trace = Tree(inputs + len(program.nodes), {index: leaf_digest(leaf.encode())})
+    counts = states, len(program.inputs_of("batch")), inputs, len(program.nodes)
+    meter, p = opened(trace, counts, group.root, task.root)
+    record = header, tree.path(0), tree.size, tree.root, task.path(1)
+    with meter.aside() as others_:
+        assert meter(meter(p, choice(What.COUNTS)), proof(What.COUNTS, record)).stage == Stage.SOLVER_WINS
+    p = meter.walk(meter(p, choice(What.ENTRY)), group, states - 1)
+    move = proof(What.ENTRY, record, entry, leaf.encode(), index, trace.path(index))
+    assert meter(p, move).stage == Stage.SOLVER_WINS
+    return others_[-1].gas, meter.costs[-1].gas
+
+
+def _tensor(program: Program, value: int) -> Tensor:
+    return Tensor(program.value_types[value], keccak(b"tensor"))
 
 
 def game() -> tuple[list[Cost], list[Cost], dict[str, int]]:

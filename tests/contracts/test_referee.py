@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from dataclasses import astuple, fields, replace
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from eth_utils import keccak
 
 from contracts import gas
 from contracts.referee import contracts
+from gensyn_verify.errors import LimitError
+from gensyn_verify.program import ops
+from gensyn_verify.program.program import MAX_NODE_INPUTS, Input, Node, Output, Program
 from gensyn_verify.program.types import Dtype, TensorType
 from gensyn_verify.protocol.pinpoint.position import FIELDS, IllegalMoveError, Position, Stage, What, advance, proof
 from gensyn_verify.settle.chain import MAX_GAS
+from gensyn_verify.settle.gas import check_header, header_gas
 
 CHECKED = (
     "stage",
@@ -124,3 +129,30 @@ def test_what_a_game_costs_stays_within_its_limits() -> None:
 def test_the_largest_nodes_of_a_program_can_be_proven_in_one_transaction() -> None:
     spent, least = gas.largest_proof()
     assert least < spent <= MAX_GAS
+
+
+def program_of(states: int, name_bytes: int, width: int) -> Program:
+    """So many matrices as state, and one tensor more that is `width` operands of rank 8, where that is not 0."""
+    matrix, row, wide = (TensorType(Dtype.f32, s) for s in ((3, 3), (1, *[3] * 7), (width, *[3] * 7)))
+    inputs = [Input("state", f"{n:0{name_bytes}}", matrix) for n in range(states)]
+    outputs = [Output("state", i.name, n) for n, i in enumerate(inputs)]
+    if not width:
+        return Program(tuple(inputs), (), (), tuple(outputs))
+    inputs += [Input("state", "z", wide), Input("batch", "x", row)]
+    node = Node(ops.Concat(0), (states + 1,) * width, (wide,))
+    return Program(tuple(inputs), (), (node,), (*outputs, Output("state", "z", states + 2)))
+
+
+@pytest.mark.parametrize(("name_bytes", "width"), [(5, 0), (40, 0), (200, 0), (40, MAX_NODE_INPUTS)])
+def test_the_largest_header_that_is_accepted_is_proven_in_one_transaction(name_bytes: int, width: int) -> None:
+    """Of many short names, of some, of long ones; with a leaf of many operands beside."""
+
+    def program(states: int) -> Program:
+        return program_of(states, name_bytes, width)
+
+    states = bisect_left(range(20_000), True, key=lambda n: header_gas(program(n + 1)) > MAX_GAS)
+    check_header(program(states), "task")
+    with pytest.raises(LimitError, match=r"task: .* bytes, .* up to 16\d{6} gas, .* most 16777216: .* shorter names"):
+        check_header(program(states + 1), "task")
+    counts, entry = gas.header_proofs(program(states))
+    assert 0.96 * MAX_GAS < max(counts, entry) < MAX_GAS

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
 from settle.conftest import RULES, TERMS, WEI, World
 
-from gensyn_verify.errors import MalformedError
+from gensyn_verify.errors import LimitError, MalformedError
 from gensyn_verify.protocol.run import Run
 from gensyn_verify.protocol.task import Task
-from gensyn_verify.settle import parameters
-from gensyn_verify.settle.roles import Solver, Verifier, first_difference, submit
+from gensyn_verify.settle import gas, parameters
+from gensyn_verify.settle.gas import header_gas
+from gensyn_verify.settle.roles import Challenger, Solver, Verifier, first_difference, submit
 from gensyn_verify.settle.settlement import Outcome, RefusedError, Rules, Settlement, State, Terms
 
 
@@ -98,6 +100,39 @@ def test_a_task_bundle_that_was_not_posted_is_refused(world: World, task: Task, 
     other = linear_task(tmp_path / "other", steps=6, interval=3)
     with pytest.raises(MalformedError, match="the bundle given is"):
         Solver(world.settlement, world["solver"], number, other)
+
+
+def test_a_task_whose_header_cannot_be_proven_is_refused_before_money_is_put_down(
+    world: World, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever would put it down. Who has done so already goes on, as it would lose it by stopping."""
+    least = header_gas(task.program)
+
+    def refused(message: Callable[[], object]) -> None:
+        monkeypatch.setattr(gas, "MAX_GAS", least - 1)
+        head = world.chain.block()
+        with pytest.raises(LimitError, match=f"prove the program's header .* up to {least} gas, .* {least - 1}: "):
+            message()
+        assert world.chain.block() == head
+        monkeypatch.setattr(gas, "MAX_GAS", least)
+
+    everybody = [world[name] for name in ("submitter", "solver", "challenger")]  # funded, before blocks are counted
+    refused(lambda: submit(world.settlement, everybody[0], task, TERMS))
+    number = submit(world.settlement, everybody[0], task, TERMS)
+    solver = Solver(world.settlement, everybody[1], number, task)
+    refused(solver.claim)
+    solver, right, _ = solved(world, task, tmp_path, decoy=False)
+    verifier, place = committee(world, solver.number, task)[0]
+    refused(lambda: verifier.attest(place, bytes(32)))
+    monkeypatch.setattr(gas, "MAX_GAS", least - 1)
+    solver.claim()
+    world.chain.pass_time(TERMS.attest_time + 60)
+    solver.disclose(right, None)
+    challenger = Challenger(world.settlement, everybody[2], solver.number, task)
+    refused(challenger.challenge)
+    game = challenger.challenge()
+    monkeypatch.setattr(gas, "MAX_GAS", least - 1)
+    assert challenger.challenge() == game
 
 
 def test_a_dry_run_sends_nothing(world: World, task: Task) -> None:
