@@ -28,6 +28,7 @@ from gensyn_verify.backends.device.plan import (
     Sort,
     View,
 )
+from gensyn_verify.errors import LimitError
 from gensyn_verify.program.ops import REDUCTIONS
 from gensyn_verify.program.scalar import ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg
@@ -38,6 +39,7 @@ SEGMENT = 2048  # of a sum
 SORT_TILE = 2048
 DOT_BLOCK, DOT_STEP, DOT_PAD = 128, 8, 4
 DOT_TILES = {"large": (128, 128, 64), "medium": (128, 64, 32), "small": (64, 64, 16), "thin": (16, 64, 4)}
+MOST_DOT = (1 << 26) - 1  # m, n and k, whose products with a thread's stride are 32 bits wide
 MOST_PARTIAL_BYTES = 1 << 28  # of the chains of a split dot
 _GRID_Z = 65535
 _IDENTITY = ScalarProgram((Reg.f32,), (), (), (0,))
@@ -159,6 +161,8 @@ class Launches:
     # ---- dot
 
     def dot(self, d: Dot) -> None:
+        if max(d.m, d.n, d.k) > MOST_DOT:
+            raise LimitError(f"a dot of {d.m} x {d.n} x {d.k} on cuda: the limit of each is {MOST_DOT}; use cpu")
         a, b, dtype = self.base + d.a, self.base + d.b, d.a_dtype
         if d.a_dtype is not d.b_dtype:  # there are kernels for equal dtypes only
             a, b, dtype = (

@@ -359,6 +359,8 @@ def test_errors_say_what_is_missing(standin: None, monkeypatch: pytest.MonkeyPat
     g.output("metric", "y", g.input("batch", "x", TensorType(f32, (1 << 31,))))
     with pytest.raises(LimitError, match=r"needs \d+ bytes on emulation"):
         cuda.make(g.build())
+    with pytest.raises(LimitError, match="a dot of 1 x 67108864 x 0 on cuda"):
+        cuda.make(one(ops.Dot(False, False, f32), TensorType(f32, (1, 0)), TensorType(f32, (0, 1 << 26))))
     monkeypatch.setenv("GENSYN_VERIFY_PTX", str(tmp_path))
     with pytest.raises(BackendError, match="built without nvcc"):
         cuda.make(program)
