@@ -318,6 +318,10 @@ class ProgramBuilder:
         return self.emit(ops.Pad(tuple(low), tuple(high), interior, fill_bits), x)[0]
 
     def concat(self, xs: Sequence[Value], axis: int) -> Value:
+        """One after the other; in groups, and these in groups, where there are more than a node takes."""
+        while len(xs) > MAX_NODE_INPUTS:
+            groups = [xs[i : i + MAX_NODE_INPUTS] for i in range(0, len(xs), MAX_NODE_INPUTS)]
+            xs = [self.concat(group, axis) if len(group) > 1 else group[0] for group in groups]
         return self.emit(ops.Concat(axis), *xs)[0]
 
     def broadcast(self, x: Value, shape: Sequence[int]) -> Value:

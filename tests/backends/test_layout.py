@@ -11,7 +11,7 @@ from strategies import random_tensor
 
 from gensyn_verify import backends
 from gensyn_verify.errors import ProgramError
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value, program
 
 
 def check(program: Program, seed: int) -> None:
@@ -133,3 +133,27 @@ def test_a_layout_that_does_not_fit_is_refused(write, message) -> None:  # type:
     g = ProgramBuilder()
     with pytest.raises(ProgramError, match=message):
         write(g, g.input("batch", "x", TensorType(Dtype.f32, (2, 3))))
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 16, 17, 23])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_more_operands_than_a_node_takes_are_joined_in_groups_to_the_same_bits(
+    count: int, axis: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def joined() -> Program:
+        g = ProgramBuilder()
+        shapes = [(2, 1 + n % 3) if axis else (1 + n % 3, 2) for n in range(count)]
+        xs = [g.input("batch", f"x{n:02}", TensorType(Dtype.f32, s)) for n, s in enumerate(shapes)]
+        g.output("metric", "y", g.concat(xs, axis))
+        return g.build()
+
+    plain = joined()
+    monkeypatch.setattr(program, "MAX_NODE_INPUTS", 4)
+    grouped = joined()
+    assert (grouped == plain) == (count <= 4)
+    assert {len(n.inputs) for n in grouped.nodes} <= {2, 3, 4, count if count <= 4 else 4}
+    rng = np.random.default_rng(count)
+    inputs = {i.name: random_tensor(rng, i.type.dtype, i.type.shape) for i in grouped.inputs}
+    check_against_reference(grouped, inputs)
+    found = [backends.evaluate(p, inputs, "reference")["y"] for p in (plain, grouped)]
+    assert found[0].tobytes() == found[1].tobytes() == np.concatenate(list(inputs.values()), axis).tobytes()

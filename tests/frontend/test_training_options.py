@@ -82,6 +82,26 @@ def test_clipped_gradients_follow_pytorch(name: str) -> None:
     assert_same_tensors(dict(model.state_dict()), dict(stock.state_dict()), 1e-3)
 
 
+class ManyScales(nn.Module):
+    """More parameters than a node has inputs: so has their norm, and what stacks them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = nn.ParameterList(nn.Parameter(torch.full((1,), 0.01 * (n % 7))) for n in range(2100))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ torch.cat(list(self.scales))
+
+
+def test_the_norm_of_more_gradients_than_a_node_has_inputs_follows_pytorch() -> None:
+    task = Task(ManyScales, F.mse_loss, lambda g: (torch.randn(4, 2100, generator=g), torch.randn(4, generator=g)))
+    stock, model = task.build(), task.build()
+    wanted = stock_run(task, stock, sgd(stock), task.batches(3), before=lambda p: clip_grad_norm_(p, 0.5))
+    step = compile(model, task.loss, sgd(model), clip_norm=0.5)
+    np.testing.assert_allclose([step(b).item() for b in task.batches(3)], wanted, rtol=1e-5)
+    assert_same_tensors(dict(model.state_dict()), dict(stock.state_dict()), 1e-3)
+
+
 @pytest.mark.parametrize("name", ["norm", "norm-inf"])
 def test_a_norm_that_is_not_finite_spoils_what_pytorch_spoils(name: str) -> None:
     """One gradient is NaN or infinite: the scale is NaN or 0 for all."""
