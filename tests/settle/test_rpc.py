@@ -16,6 +16,7 @@ from settle.node import Anvil, anvil, needs_anvil
 
 from gensyn_verify import cli
 from gensyn_verify.program.keccak import keccak256
+from gensyn_verify.settle import gas
 from gensyn_verify.settle.settlement import Rules, Settlement
 from gensyn_verify.settle.wallet import Key, Wallet
 
@@ -54,6 +55,16 @@ class Node:
         assert found == code, out + err
         return dict(json.loads(out)) if out else {}
 
+    def refused(self, who: str, *arguments: object) -> None:
+        """A command that would put down money refuses a header that costs too much to prove, and sends nothing."""
+        sent = self.chain.nonce(self.key(who).address)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gas, "MAX_GAS", 100_000)
+            for more in ((), ("--dry-run",)):
+                said = self.gverify(who, *arguments, *more, code=2)
+                assert "and a transaction has at most 100000: an honest solver could" in said["error"]["message"]
+        assert self.chain.nonce(self.key(who).address) == sent
+
     def solve_without_decoy(self, who: str, task: Path, out: Path, number: int) -> dict[str, Any]:
         """What `gverify solve --claim` says; where the lot is a decoy, all is taken back for another lot."""
         while True:
@@ -78,10 +89,12 @@ def test_a_forged_run_is_overturned_by_the_commands(
     for name in verifiers:
         n.gverify(name, "attest", "--enroll")
     terms = ("--seats", 3, "--fee", "0.000004")
+    n.refused("submitter", "submit", path, *terms)
     n.gverify("submitter", "submit", path, *terms, "--dry-run")
     assert n.chain.nonce(n.key("submitter").address) == 0
     number = n.gverify("submitter", "submit", path, *terms)["task"]
     assert n.gverify("submitter", "submit", path, *terms)["task"] == number  # the same, not sent again
+    n.refused("cheat", "solve", path, "--out", tmp_path / "run", "--claim", number)
     node.ask("evm_setIntervalMining", 1)
 
     # a solver that shows a run with one bit wrong: the honest command, with one patch
@@ -100,6 +113,7 @@ def test_a_forged_run_is_overturned_by_the_commands(
     node.ask("evm_setAutomine", True)
 
     arguments = ("--task", path, "--run", tmp_path / "run")
+    n.refused("vera", "attest", number, *arguments)
     n.gverify("vera", "attest", number, *arguments, "--own", tmp_path / "vera", code=1)
     for name in verifiers[1:]:
         n.gverify(name, "attest", number, *arguments, code=1)
@@ -108,6 +122,7 @@ def test_a_forged_run_is_overturned_by_the_commands(
     for name in verifiers:
         own = ("--own", tmp_path / "vera") if name == "vera" else ()
         n.gverify(name, "attest", number, *arguments, *own, code=1)
+    n.refused("vera", "challenge", number, "--task", path, "--own", tmp_path / "vera")
     game = {}
     for _ in range(40):
         game = n.gverify("vera", "challenge", number, "--task", path, "--own", tmp_path / "vera")
