@@ -134,8 +134,8 @@ def sets(scale: float) -> dict[str, list[Callable[[], Case]]]:
 class Clock:
     """Milliseconds of one run of a call, on a device."""
 
-    def __init__(self, kind: str, number: int) -> None:
-        self.kind, self.torch_device = kind, torch.device("mps" if kind == "metal" else f"cuda:{number}")
+    def __init__(self, kind: str, number: int | None) -> None:
+        self.kind, self.torch_device = kind, torch.device("mps" if kind == "metal" else f"cuda:{number or 0}")
 
     def time(self, call: Callable[[], object], smoke: bool) -> list[float]:
         call(), self.wait()
@@ -166,22 +166,24 @@ class Clock:
 class DriverClock(Clock):
     """The events of the driver, on the machine's own stream."""
 
-    def __init__(self, number: int, machine: Any) -> None:
+    def __init__(self, number: int | None, machine: Any) -> None:
         from gensyn_verify.backends.cuda import driver
 
         super().__init__("cuda", number)
-        self.machine, self.events = machine, (driver.Event(), driver.Event())
+        self.machine = machine
+        with machine.device.current():
+            self.events = (driver.Event(), driver.Event())
 
     def wait(self) -> None:
         self.machine.synchronize()
 
     def _between(self, call: Callable[[], object], runs: int) -> float:
-        stream = self.machine._stream
-        stream.record(self.events[0])
-        for _ in range(runs):
-            call()
-        stream.record(self.events[1])
-        return self.events[1].since(self.events[0])
+        with self.machine.device.current():
+            self.machine.stream.record(self.events[0])
+            for _ in range(runs):
+                call()
+            self.machine.stream.record(self.events[1])
+            return self.events[1].since(self.events[0])
 
 
 def measure(of_set: str, case: Case, name: DeviceName, peaks: tuple[float, float] | None, smoke: bool) -> Result:
@@ -278,7 +280,7 @@ def has_torch_device(device: torch.device) -> bool:
 
 
 def backend_name(name: DeviceName) -> str:
-    return name.kind if name.kind == "metal" else f"{name.kind}:{name.number}"
+    return name.kind if name.number is None else f"{name.kind}:{name.number}"
 
 
 def run(device: str, chosen: list[str], smoke: bool) -> tuple[dict[str, str], list[Result]]:

@@ -40,8 +40,8 @@ def _chain(
         x = ()
         y = ()
         for _u in tl.static_range(UNROLLED):
-            x = x + (tl.load(pa, mask=rows, other=0),)
-            y = y + (tl.load(pb, mask=columns, other=0),)
+            x = x + (tl.load(pa, mask=rows, other=0),)  # type: ignore[assignment]
+            y = y + (tl.load(pb, mask=columns, other=0),)  # type: ignore[assignment]
             pa += a_k
             pb += b_k
         for u in tl.static_range(UNROLLED):

@@ -74,7 +74,7 @@ def on_device(name: DeviceName, program: Program, keep: bool = False) -> Executo
         options = {"number": name.number}
     elif name.kind == "triton":
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own variable: on the CPU, for tests
-        options = {"device": "cpu" if interpreted else f"cuda:{name.number}"}
+        options = {"device": "cpu" if interpreted else "cuda" if name.number is None else f"cuda:{name.number}"}
     try:
         executor: Executor = device_package(name).make(program, keep=keep, **options)
     except ImportError as error:

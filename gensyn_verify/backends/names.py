@@ -26,10 +26,12 @@ class VendorName:
 
 @dataclass(frozen=True)
 class DeviceName:
-    """A backend of devices, "cuda", "triton" or "metal", with the bits of every other; `number` counts from 0."""
+    """A backend of devices, "cuda", "triton" or "metal", with the bits of every other; `number` counts from 0, and
+    None is the device that torch uses, else the first.
+    """
 
     kind: str
-    number: int = 0
+    number: int | None = None
 
 
 def of_device(device: str) -> str:
@@ -45,7 +47,7 @@ def parse(name: str) -> str | DeviceName | VendorName:
     if name in ("cpu", "reference"):
         return name
     if on_device := _DEVICE.fullmatch(name):
-        return DeviceName(on_device["kind"] or "metal", int(on_device["number"] or 0))
+        return DeviceName(on_device["kind"] or "metal", int(on_device["number"]) if on_device["number"] else None)
     if name.partition(":")[0] != "vendor":
         raise BackendError(
             f"backend {name!r} is unknown; known are cpu, reference, cuda, cuda:N, triton, triton:N, metal, vendor and "

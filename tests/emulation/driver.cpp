@@ -13,7 +13,15 @@
 
 namespace {
 
-enum Status { success = 0, invalid_value = 1, out_of_memory = 2, invalid_ptx = 218, not_found = 500, not_ready = 600 };
+enum Status {
+    success = 0,
+    invalid_value = 1,
+    out_of_memory = 2,
+    no_context = 201,
+    invalid_ptx = 218,
+    not_found = 500,
+    not_ready = 600
+};
 
 struct Function {
     void (*host)(const void*) = nullptr;
@@ -54,6 +62,7 @@ struct Event {
 using Graph = std::vector<Work>;
 
 std::map<uint64_t, size_t> memory;  // address -> bytes
+int current = 0;                    // contexts on the stack of the one thread
 std::set<Stream*> streams;
 Stream default_stream;
 constexpr size_t TOTAL = size_t(4) << 30;
@@ -115,9 +124,12 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
     return success;
 }
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = &memory, success; }
-int cuCtxSetCurrent(void* context) { return context == &memory ? success : invalid_value; }
+int cuCtxGetCurrent(void** context) { return *context = current > 0 ? &memory : nullptr, success; }
+int cuCtxPushCurrent_v2(void* context) { return context == &memory ? (current++, success) : invalid_value; }
+int cuCtxPopCurrent_v2(void** context) { return *context = &memory, current > 0 ? (current--, success) : no_context; }
 int cuMemGetInfo_v2(size_t* free, size_t* total) { return *total = TOTAL, *free = TOTAL - used(), success; }
 int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
+    if (current == 0) return refuse("no context is current", no_context);
     if (bytes == 0) return invalid_value;
     if (used() + bytes > TOTAL) return out_of_memory;
     void* const at = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -126,6 +138,7 @@ int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     return success;
 }
 int cuMemFree_v2(uint64_t address) {
+    if (current == 0) return refuse("no context is current", no_context);
     for (Stream* s : streams) s->run_until(s->asked);
     default_stream.run_until(default_stream.asked);
     if (!memory.erase(address)) return invalid_value;
@@ -153,6 +166,7 @@ int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream)
 }
 
 int cuStreamCreate(void** stream, unsigned) {
+    if (current == 0) return refuse("no context is current", no_context);
     Stream* const s = new Stream;
     streams.insert(s);
     return *stream = s, success;
@@ -190,6 +204,7 @@ int cuStreamWaitEvent(void* stream, void* event, unsigned) {
 }
 
 int cuModuleLoadData(void** module, const char* image) {
+    if (current == 0) return refuse("no context is current", no_context);
     auto loaded = std::make_unique<Module>();
     try {
         loaded->entries = ptx::Reader(image).read();

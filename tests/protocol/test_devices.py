@@ -31,7 +31,7 @@ def gpu(tmp_path: Path) -> Iterator[None]:
 
 
 def test_names_of_devices() -> None:
-    assert parse("cuda") == DeviceName("cuda", 0)
+    assert parse("cuda") == DeviceName("cuda")
     assert parse("triton:3") == DeviceName("triton", 3)
     assert [of_device(d) for d in ("cpu", "cuda:1", "mps")] == ["cpu", "cuda:1", "metal"]
     for wrong in ("metal", "gpu", "cuda:x", "vendor"):

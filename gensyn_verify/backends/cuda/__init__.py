@@ -20,19 +20,22 @@ from gensyn_verify.program.program import Program
 __all__ = ["CudaMachine", "describe", "make"]
 
 
-def make(program: Program, keep: bool = False, fuse: bool = True, number: int = 0) -> Executor:
-    """An executor of `program` on GPU `number`; BackendError without one, LimitError where its memory is too small."""
+def make(program: Program, keep: bool = False, fuse: bool = True, number: int | None = None) -> Executor:
+    """An executor of `program` on GPU `number`, by default the one that torch uses, else the first.
+
+    BackendError without one, LimitError where its memory is too small.
+    """
     return Executor(program, partial(CudaMachine, number=number), keep, fuse)
 
 
-def describe(number: int) -> dict[str, str]:
+def describe(number: int | None) -> dict[str, str]:
     """The device, its driver and the kernels of this build; BackendError without a driver or device."""
     built = kernels.built()
     architectures = sorted({a for of_module in built.values() for a in of_module})
     listed = " ".join(f"sm_{a}" for a in architectures)
     found = {"kernels built": listed or "none: this package was built without nvcc, so maps and scans alone could run"}
     try:
-        device = driver.device(number)
+        device = driver.device(driver.current_number() if number is None else number)
     except BackendError as error:
         return {"device": f"none: {error}", **found}
     version = ".".join(map(str, driver.driver_version()))

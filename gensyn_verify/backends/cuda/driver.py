@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes as c
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,7 +33,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDeviceGetName": (c.c_char_p, _INT, _INT),
     "cuDeviceGetAttribute": (_P(_INT), _INT, _INT),
     "cuDevicePrimaryCtxRetain": (_P(_HANDLE), _INT),
-    "cuCtxSetCurrent": (_HANDLE,),
+    "cuCtxGetCurrent": (_P(_HANDLE),),
+    "cuCtxPushCurrent_v2": (_HANDLE,),
+    "cuCtxPopCurrent_v2": (_P(_HANDLE),),
     "cuMemGetInfo_v2": (_P(_SIZE), _P(_SIZE)),
     "cuMemAlloc_v2": (_P(_ADDRESS), _SIZE),
     "cuMemFree_v2": (_ADDRESS,),
@@ -115,9 +119,14 @@ class Device:
     multiprocessors: int
     shared_bytes: int
 
-    def use(self) -> None:
-        """The device's primary context becomes the thread's current one."""
-        call("cuCtxSetCurrent", _context(self.number))
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Inside, the device's primary context is the current one; afterwards the one before is again, torch's too."""
+        call("cuCtxPushCurrent_v2", _context(self.number))
+        try:
+            yield
+        finally:
+            call("cuCtxPopCurrent_v2", c.byref(_HANDLE()))
 
 
 @cache
@@ -140,6 +149,12 @@ def device(number: int = 0) -> Device:
     )
 
 
+def current_number() -> int:
+    """The GPU that torch uses at the moment, if torch uses one; else the first."""
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.current_device()) if torch is not None and torch.cuda.is_initialized() else 0
+
+
 def driver_version() -> tuple[int, int]:
     """The newest CUDA version that the driver runs."""
     version = _get(_INT, "cuDriverGetVersion")
@@ -157,11 +172,14 @@ class _Owned:
 
     def __init__(self, handle: int, end: str) -> None:
         self.handle = handle
-        self._end = getattr(library(), end)
+        self._context = _get(_HANDLE, "cuCtxGetCurrent")
+        self._library, self._end = library(), end
 
     def __del__(self) -> None:
         if hasattr(self, "_end"):
-            self._end(self.handle)
+            self._library.cuCtxPushCurrent_v2(self._context)
+            getattr(self._library, self._end)(self.handle)
+            self._library.cuCtxPopCurrent_v2(c.byref(_HANDLE()))
 
 
 class Memory(_Owned):

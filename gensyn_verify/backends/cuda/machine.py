@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from itertools import accumulate
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -17,12 +19,38 @@ from gensyn_verify.errors import LimitError
 HASH_THREADS = 128
 
 
-class CudaMachine:
-    """device.executor.Machine on GPU `number`. `graph=False` launches kernel by kernel."""
+P = ParamSpec("P")
+R = TypeVar("R")
 
-    def __init__(self, plan: Plan, number: int = 0, graph: bool = True) -> None:
-        self._device = device = driver.device(number)
-        device.use()
+
+def _on_its_device(method: Callable[Concatenate[CudaMachine, P], R]) -> Callable[Concatenate[CudaMachine, P], R]:
+    """The method with the machine's device as the current one."""
+
+    @wraps(method)
+    def inside(self: CudaMachine, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.device.current():
+            return method(self, *args, **kwargs)
+
+    return inside
+
+
+class CudaMachine:
+    """device.executor.Machine on GPU `number`, by default torch's current one, else the first.
+
+    `graph=False` launches kernel by kernel. `stream` is a handle, torch's for instance; by default it has its own.
+    """
+
+    def __init__(self, plan: Plan, number: int | None = None, graph: bool = True, stream: int | None = None) -> None:
+        self.device = driver.device(driver.current_number() if number is None else number)
+        self._use_graph = graph
+        self._graph: driver.Graph | None = None
+        self._hashes: dict[tuple[tuple[int, int], ...], _Hashes] = {}
+        self._snapshot: Snapshot | None = None
+        self._prepare(plan, stream)
+
+    @_on_its_device
+    def _prepare(self, plan: Plan, stream: int | None) -> None:
+        device = self.device
         shape = (device.multiprocessors, device.shared_bytes, device.capability)
         needed, free = Launches(plan, 0, *shape).total_bytes, driver.free_bytes()
         if needed > free:
@@ -31,53 +59,49 @@ class CudaMachine:
         planned = Launches(plan, self._memory.address, *shape)
         self._launches = planned.launches
         self._modules = {"": driver.Module(planned.module, "kernels of the program")} if planned.written else {}
-        self._stream = driver.Stream()
-        self._use_graph = graph
-        self._graph: driver.Graph | None = None
-        self._hashes: dict[tuple[tuple[int, int], ...], _Hashes] = {}
-        self._snapshot: Snapshot | None = None
+        self.stream = driver.Stream(stream)
         for launch in self._launches:
             self._load(launch.module)
 
     def _load(self, module: str) -> driver.Module:
         if module not in self._modules:
-            text = kernels.text(module, self._device.capability)
+            text = kernels.text(module, self.device.capability)
             self._modules[module] = driver.Module(text, f"kernels {module!r}")
         return self._modules[module]
 
+    @_on_its_device
     def write(self, offset: int, data: Array) -> None:
-        self._device.use()
-        self._stream.write(self._memory.address + offset, data)
+        self.stream.write(self._memory.address + offset, data)
 
+    @_on_its_device
     def read(self, offset: int, nbytes: int) -> Array:
-        self._device.use()
-        return self._stream.read(self._memory.address + offset, nbytes)
+        return self.stream.read(self._memory.address + offset, nbytes)
 
+    @_on_its_device
     def run(self) -> None:
-        self._device.use()
         if not self._launches:
             return
         if not self._use_graph:
-            self._launch(self._launches, self._stream)
+            self._launch(self._launches, self.stream)
             return
         if self._graph is None:
-            self._stream.begin_capture()
-            self._launch(self._launches, self._stream)
-            self._graph = self._stream.end_capture()
-        self._stream.launch_graph(self._graph)
+            self.stream.begin_capture()
+            self._launch(self._launches, self.stream)
+            self._graph = self.stream.end_capture()
+        self.stream.launch_graph(self._graph)
 
+    @_on_its_device
     def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        self._device.use()
         addresses = [(self._memory.address + begin, self._memory.address + end) for begin, end in spans]
-        hashes = self._hash(self._stream, addresses)
-        return hashes.read(self._stream)
+        hashes = self._hash(self.stream, addresses)
+        return hashes.read(self.stream)
 
+    @_on_its_device
     def snapshot(self, spans: Sequence[tuple[int, int]]) -> Snapshot:
         """Copies on the device, then hashes on a stream of their own: the next step need not wait for either."""
-        self._device.use()
         if self._snapshot is None:
             self._snapshot = Snapshot(self, spans)
-        self._snapshot.take(self._memory.address, self._stream)
+        self._snapshot.take(self._memory.address, self.stream)
         return self._snapshot
 
     def _hash(self, stream: driver.Stream, addresses: Sequence[tuple[int, int]]) -> _Hashes:
@@ -89,9 +113,9 @@ class CudaMachine:
         self._launch(self._hashes[key].launches, stream)
         return self._hashes[key]
 
+    @_on_its_device
     def synchronize(self) -> None:
-        self._device.use()
-        self._stream.synchronize()
+        self.stream.synchronize()
 
     def _launch(self, launches: Sequence[Launch], stream: driver.Stream) -> None:
         for one in launches:
@@ -121,14 +145,14 @@ class Snapshot:
         self._stream.record(self._idle)
 
     def read(self, offset: int, nbytes: int) -> Array:
-        self._machine._device.use()
-        out = self._stream.read(self._at[offset, offset + nbytes], nbytes)
-        self._stream.record(self._idle)
+        with self._machine.device.current():
+            out = self._stream.read(self._at[offset, offset + nbytes], nbytes)
+            self._stream.record(self._idle)
         return out
 
     def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        self._machine._device.use()
-        found = dict(zip(self._at, self._hashes.read(self._stream), strict=True))
+        with self._machine.device.current():
+            found = dict(zip(self._at, self._hashes.read(self._stream), strict=True))
         return [found[span] for span in spans]
 
     def _address(self, span: tuple[int, int]) -> tuple[int, int]:

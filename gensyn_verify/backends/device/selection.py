@@ -36,7 +36,7 @@ def elsewhere(device: str) -> dict[str, list[str]]:
 
 
 def describe(name: DeviceName) -> dict[str, str]:
-    """What doctor says of a device: whether it can be used here, else why not, and what runs elsewhere. Never raises."""
+    """What doctor says of a device: whether it is here, else why not, and what runs elsewhere. Never raises."""
     from gensyn_verify.backends import device_package
 
     try:

@@ -38,7 +38,7 @@ def _library() -> Library:
     return library
 
 
-def describe(number: int) -> dict[str, str]:
+def describe(number: int | None) -> dict[str, str]:
     """The device, which has passed the self-test; BackendError without one."""
     _library()
     return {"device": "an Apple GPU through torch.mps"}

@@ -25,7 +25,7 @@ def make(program: Program, keep: bool = False, fuse: bool = True, device: str = 
     return Executor(program, partial(TritonMachine, device=device), keep, fuse)
 
 
-def describe(number: int) -> dict[str, str]:
+def describe(number: int | None) -> dict[str, str]:
     """The device as torch sees it."""
     if knobs.runtime.interpret:
         return {"device": f"the CPU, in the interpreter of Triton {triton.__version__}"}

@@ -206,14 +206,14 @@ def test_random_counters_above_32_bits(way: str) -> None:
     from gensyn_verify.backends.reference import philox
 
     device = driver.device()
-    device.use()
-    stream, count, first = driver.Stream(), 4 * 64, (1 << 32) - 32
-    memory = driver.Memory(1 << 12)
-    stream.write(memory.address, np.array([7, 8, 9], "<u4").view(np.uint8))
-    words = launch._words(memory.address, memory.address + 8, memory.address + 64, 5, first, count)
-    function = driver.Module(kernels.text("random", device.capability), "random").function("gv_random")
-    stream.launch(function, (1, 1, 1), 256, 0, [words])
-    found = stream.read(memory.address + 64, 4 * count).view("<u4")
+    with device.current():
+        stream, count, first = driver.Stream(), 4 * 64, (1 << 32) - 32
+        memory = driver.Memory(1 << 12)
+        stream.write(memory.address, np.array([7, 8, 9], "<u4").view(np.uint8))
+        words = launch._words(memory.address, memory.address + 8, memory.address + 64, 5, first, count)
+        function = driver.Module(kernels.text("random", device.capability), "random").function("gv_random")
+        stream.launch(function, (1, 1, 1), 256, 0, [words])
+        found = stream.read(memory.address + 64, 4 * count).view("<u4")
     blocks = np.arange(first, first + 64, dtype=np.uint64)
     counter = (
         blocks & np.uint64(0xFFFFFFFF),
@@ -239,13 +239,13 @@ def test_scan(way: str) -> None:
 # ---- whole programs
 
 
-@settings(settings.get_profile("emulation"), max_examples=80)
+@settings(settings.get_profile("emulation"), max_examples=300)
 @given(program=programs())
 def test_random_programs(way: str, program: Program) -> None:
     check(program)
 
 
-@settings(settings.get_profile("emulation"), max_examples=40)
+@settings(settings.get_profile("emulation"), max_examples=100)
 @given(program=chains())
 def test_chains_of_maps(way: str, program: Program) -> None:
     check(program)
@@ -280,6 +280,18 @@ def test_values_of_every_node_are_kept(way: str) -> None:
     wanted = backends.evaluate(program, inputs)["y0"]
     assert kept.value(2).tobytes() == wanted.tobytes()
     assert kept.value(0).tobytes() == inputs["x0"].tobytes()
+
+
+def test_no_context_stays_behind(standin: None) -> None:
+    """Whatever the engine does, torch's device is the current one afterwards: the stack of contexts is as it was."""
+    captured, batch = training("mlp")
+    executor = cuda.make(captured.program)
+    executor.load(captured.state)
+    executor.step(batch, captured.schedule(1))
+    executor.snapshot().roots(captured.state)
+    assert not driver._get(driver._HANDLE, "cuCtxGetCurrent")
+    del executor
+    assert not driver._get(driver._HANDLE, "cuCtxGetCurrent")
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn", "gpt"])
@@ -364,7 +376,10 @@ def test_errors_say_what_is_missing(standin: None, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("GENSYN_VERIFY_PTX", str(tmp_path))
     with pytest.raises(BackendError, match="built without nvcc"):
         cuda.make(program)
-    with pytest.raises(BackendError, match="loading nonsense: cuModuleLoadData gave CUDA_ERROR_INVALID_PTX"):
+    with (
+        driver.device().current(),
+        pytest.raises(BackendError, match="loading nonsense: cuModuleLoadData gave CUDA_ERROR_INVALID_PTX"),
+    ):
         driver.Module("fma.f32 nonsense", "nonsense")
 
 
