@@ -18,7 +18,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/cuda/*.cu csrc/cuda/*.h tests/emulati
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/* csrc/cuda/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-coverage test-slither test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-aarch64 test-triton test-torch-versions test-exhaustive test-fuzz test-models attacks bench wheel clean
+.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-coverage test-slither test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-races test-aarch64 test-triton test-torch-versions test-exhaustive test-fuzz test-models attacks bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -128,6 +128,11 @@ test-torch-versions: $(VENV)/.dev
 # Backend cuda under every schedule and from the PTX of every architecture, on the stand-in driver; `test` takes some.
 test-cuda: $(VENV)/.dev
 	GENSYN_VERIFY_CUDA_WAYS=all $(BIN)/pytest -n auto tests/backends/device/test_cuda.py $(ARGS)
+
+# The CUDA kernels under ThreadSanitizer, a thread a thread, and with every barrier left out once; `test` takes one. About
+# a minute and a half on two cores.
+test-races: $(VENV)/.dev
+	GENSYN_VERIFY_CUDA_RACES=all $(BIN)/pytest -n auto tests/backends/device/test_cuda_races.py $(ARGS)
 
 # The native code under Address-, UndefinedBehavior- and ThreadSanitizer, by g++ and clang++; ARGS picks Python tests.
 test-sanitize: $(VENV)/.dev

@@ -86,7 +86,7 @@ GV_KERNEL(gv_sum_rows, gv::ReduceParameters, 256, 1) {
 GV_KERNEL(gv_sum_columns, gv::ReduceParameters, 256, 1) {
     using namespace gv;
     constexpr int WARPS = 8, EACH = LANES / WARPS;
-    GV_SHARED(u32, sums);  // [lane][32]
+    GV_SHARED(u32, sums);  // [warp][32]
     const bool floats = is_float(p.x_dtype);
     const int column = threadIdx.x % 32, warp = threadIdx.x / 32;
     const i64 row = i64(blockIdx.x) * 32 + column;
@@ -103,16 +103,19 @@ GV_KERNEL(gv_sum_columns, gv::ReduceParameters, 256, 1) {
                 const i64 at = i + j * WARPS + warp;
                 if (at < end) lanes[j] = add(lanes[j], load(p.x, base + p.reduced.offset(at), p.x_dtype), floats);
             }
+        // Lanes 32, 16 and 8 apart are the thread's own, lanes 4, 2 and 1 apart those of other warps.
 #pragma unroll
-        for (int j = 0; j < EACH; j++) sums[(j * WARPS + warp) * 32 + column] = lanes[j];
+        for (int half = EACH / 2; half > 0; half /= 2)
+#pragma unroll
+            for (int j = 0; j < half; j++) lanes[j] = add(lanes[j], lanes[j + half], floats);
+        sums[warp * 32 + column] = lanes[0];
         __syncthreads();
-        for (int half = LANES / 2; half > 0; half /= 2) {
-            for (int l = warp; l < half; l += WARPS)
-                sums[l * 32 + column] = add(sums[l * 32 + column], sums[(l + half) * 32 + column], floats);
+        for (int half = WARPS / 2; half > 0; half /= 2) {
+            if (warp < half)
+                sums[warp * 32 + column] = add(sums[warp * 32 + column], sums[(warp + half) * 32 + column], floats);
             __syncthreads();
         }
         if (warp == 0 && row < p.rows) finish(p, row, segment, sums[column]);
-        __syncthreads();
     }
 }
 

@@ -70,8 +70,8 @@ GV_KERNEL(gv_sort_tile, gv::SortParameters, 256, 1) {
             merge(tile, first, p.size, TILE / 2);
         else
             for (int size = 2; size <= TILE; size *= 2) merge(tile, first, size, size / 2);
+        // The next tile's keys come to where this thread has just read, so nobody has to wait.
         for (int i = threadIdx.x; i < TILE; i += blockDim.x) keys[i] = tile[i];
-        __syncthreads();
     }
 }
 

@@ -3,7 +3,9 @@
 // Thread blocks run one after the other. The threads of a block are fibers that run until they wait: at a barrier, or
 // for the other threads of their warp. `schedule.seed` decides who runs next: 0 is ascending order, 1 descending,
 // others shuffle blocks and threads. With EMULATION_THREADS every thread of a block is a thread of the operating
-// system, so that ThreadSanitizer sees what a missing barrier lets happen.
+// system, so that ThreadSanitizer sees what a missing barrier lets happen. It is shown no lock of the emulation, which
+// would order more than a GPU does, but what a GPU promises: a barrier orders memory among its threads, a shuffle does
+// not.
 //
 // What a GPU leaves undefined is made visible: shared memory begins as 0xFF bytes, a copy_async arrives as late as
 // wait_async allows (or at once, by the seed), a barrier that some threads never reach ends the process, and so does a
@@ -75,8 +77,13 @@ struct AsyncCopy {
     }
 };
 
+// Where threads meet. Two of them take turns, so that a thread that comes late meets nobody of the next time.
+struct Meeting {
+    char places[2];
+};
 struct Warp {
     uint64_t values[WARP];
+    Meeting meeting;
 };
 
 // What a thread knows of itself.
@@ -86,6 +93,7 @@ struct Thread {
     std::vector<AsyncCopy> copies;
     enum { running, at_barrier, in_warp, done } state = running;
     uint32_t mask = 0;
+    unsigned met_block = 0, met_warp = 0;  // how often
 #ifndef EMULATION_THREADS
     ucontext_t begin;
     jmp_buf here;
@@ -98,6 +106,7 @@ struct Block {
     std::vector<Warp> warps;
     std::vector<uint64_t> shared;  // two words are 16 bytes
     const std::function<void()>* body = nullptr;
+    Meeting meeting;
 #ifdef EMULATION_THREADS
     std::mutex mutex;
     std::condition_variable woken;
@@ -111,6 +120,42 @@ inline Block* block;
 inline thread_local Thread* self;
 #else
 inline Thread* self;
+#endif
+
+#if defined(EMULATION_THREADS) && defined(__SANITIZE_THREAD__)
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char*, int);
+void AnnotateIgnoreReadsEnd(const char*, int);
+void AnnotateIgnoreWritesBegin(const char*, int);
+void AnnotateIgnoreWritesEnd(const char*, int);
+void AnnotateIgnoreSyncBegin(const char*, int);
+void AnnotateIgnoreSyncEnd(const char*, int);
+void __tsan_release(void*);
+void __tsan_acquire(void*);
+}
+// While there is one, ThreadSanitizer does not look at this thread.
+struct Unseen {
+    Unseen() {
+        AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+        AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+        AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
+    }
+    ~Unseen() {
+        AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
+        AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+        AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+    }
+    Unseen(const Unseen&) = delete;
+};
+// What a thread did before it came is before what all do when they leave.
+inline void come(char* place) { __tsan_release(place); }
+inline void leave(char* place) { __tsan_acquire(place); }
+#else
+struct Unseen {
+    Unseen() {}  // not trivial: a variable of this type is not unused
+};
+inline void come(char*) {}
+inline void leave(char*) {}
 #endif
 
 inline Warp& warp() { return block->warps[self->index / WARP]; }
@@ -186,6 +231,7 @@ inline void run_block() {
 }
 #else
 inline void wait(decltype(Thread::state) state) {
+    const Unseen unseen;
     std::unique_lock<std::mutex> lock(block->mutex);
     self->state = state;
     if (release()) block->woken.notify_all();
@@ -197,6 +243,7 @@ inline void run_block() {
         running.emplace_back([&t] {
             self = &t;
             (*block->body)();
+            const Unseen unseen;
             const std::lock_guard<std::mutex> lock(block->mutex);
             t.state = Thread::done;
             if (release()) block->woken.notify_all();
@@ -205,23 +252,35 @@ inline void run_block() {
 }
 #endif
 
-inline void barrier() { wait(Thread::at_barrier); }
-inline void warp_barrier(uint32_t mask) {
+inline void barrier() {
+    char* const place = &block->meeting.places[self->met_block++ % 2];
+    come(place);
+    wait(Thread::at_barrier);
+    leave(place);
+}
+inline void wait_for_warp(uint32_t mask) {
     if (!(mask >> (self->index % WARP) & 1)) fail("a thread takes part in a warp operation without being in its mask");
     self->mask = mask;
     wait(Thread::in_warp);
+}
+inline void warp_barrier(uint32_t mask) {
+    char* const place = &warp().meeting.places[self->met_warp++ % 2];
+    come(place);
+    wait_for_warp(mask);
+    leave(place);
 }
 
 // The value that lane `source` of the warp gave to the same call.
 template <class T>
 T exchange(uint32_t mask, T value, unsigned source) {
     static_assert(sizeof(T) <= 8, "at most 64 bits");
+    const Unseen unseen;
     std::memcpy(&warp().values[self->index % WARP], &value, sizeof value);
-    warp_barrier(mask);
+    wait_for_warp(mask);
     if (source < WARP && !(mask >> source & 1)) fail("a shuffle from a thread outside of the mask");
     T result = value;
     if (source < WARP) std::memcpy(&result, &warp().values[source], sizeof result);
-    warp_barrier(mask);
+    wait_for_warp(mask);
     return result;
 }
 

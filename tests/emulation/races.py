@@ -1,0 +1,177 @@
+"""Launches of the kernels of csrc/cuda under ThreadSanitizer, in a process of their own, with any barrier left out.
+
+A thread of a GPU is a thread of the operating system here (threads.h), so a kernel that does not wait where it has to
+is a data race that ThreadSanitizer sees, whatever the timing. Copies that nobody waits for arrive never, or so late
+that results are wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from emulation.build import EMULATION, KERNELS, MODULES, compiler, flags, run
+from gensyn_verify import _native, backends
+from gensyn_verify.backends.arrays import CARRIER, Array
+from gensyn_verify.backends.cuda.launch import Launch, Launches
+from gensyn_verify.backends.device.plan import make_plan
+from gensyn_verify.program.program import Program, ProgramBuilder, Value
+from gensyn_verify.program.types import Dtype, TensorType
+
+BASE = 1 << 36  # of the arena: an address that ThreadSanitizer lets programs use
+# A barrier of a kernel, as a statement or first in a list of them.
+BARRIER = re.compile(r"(?<!void )(?<!::)\b(__syncthreads|__syncwarp|wait_async)\(\)(?=[;,])")
+THREAD_SANITIZER = ("-g", "-fsanitize=thread", "-DEMULATION_THREADS")
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The `number`-th of a source of csrc/cuda."""
+
+    source: str
+    number: int
+    line: int
+    call: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line} {self.call}"
+
+    def left_out(self) -> str:
+        """The source without it."""
+        text = (KERNELS / self.source).read_text()
+        match = list(BARRIER.finditer(text))[self.number]
+        return text[: match.start()] + "void()" + text[match.end() :]
+
+
+def barriers() -> list[Barrier]:
+    """All of csrc/cuda."""
+    out = []
+    for source in sorted(KERNELS.glob("*.cu")):
+        text = source.read_text()
+        for number, match in enumerate(BARRIER.finditer(text)):
+            out.append(Barrier(source.name, number, text.count("\n", 0, match.start()) + 1, match[1]))
+    return out
+
+
+def program(source: str) -> Program:
+    """What runs the kernels of a source that wait, with more than one tile, block of k, segment, row and merge."""
+    g, f32 = ProgramBuilder(), Dtype.f32
+
+    def batch(name: str, *shape: int, dtype: Dtype = f32) -> Value:
+        return g.input("batch", name, TensorType(dtype, shape))
+
+    results = []
+    match source:
+        case "dot.cu":
+            for size, rows, columns in (("large", 68, 66), ("medium", 68, 40), ("small", 20, 70), ("thin", 5, 70)):
+                for dtype in (f32, Dtype.bf16):  # copied asynchronously, through registers
+                    a = batch(f"{size}_a_{dtype.name}", rows, 197, dtype=dtype)
+                    results.append(g.dot(a, batch(f"{size}_b_{dtype.name}", 197, columns, dtype=dtype)))
+            results.append(g.dot(batch("ta", 197, 68), batch("tb", 66, 197), transpose_a=True, transpose_b=True))
+        case "reduce.cu":
+            tall, long = batch("tall", 4200, 40), batch("long", 3, 4200)
+            results += [g.reduce("sum", tall, [0]), g.reduce("sum", long, [1])]
+            results += [g.reduce(name, long, [1]) for name in ("max", "argmin")]
+        case "sort.cu":
+            results.append(g.sort(batch("x", 2, 2100)))
+        case "move.cu":
+            results.append(g.reshape(g.permute(batch("x", 40, 40), (1, 0)), (1600,)))
+    for n, value in enumerate(results):
+        g.output("metric", f"y{n}", value)
+    return g.build()
+
+
+def numbers(rng: np.random.Generator, type: TensorType) -> Array:
+    """Everyday numbers: a NaN would hide which others are wrong."""
+    array = rng.standard_normal(type.shape).astype(np.float32)
+    return array if type.dtype is Dtype.f32 else (array.view(np.uint32) >> 16).astype(CARRIER[type.dtype])
+
+
+def narrowed(launch: Launch) -> Launch:
+    """With few thread blocks where each walks on until all is done: it must not overtake itself."""
+    x, y, z = launch.grid
+    if launch.kernel == "gv_sum_columns":
+        return replace(launch, grid=(x, 1, z))
+    return launch if launch.kernel.startswith(("gv_dot", "gv_transpose")) else replace(launch, grid=(1, y, z))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Launches on an arena, and what they have to leave where: offset -> bytes."""
+
+    arena: Array
+    launches: tuple[Launch, ...]
+    wanted: dict[int, bytes]
+
+
+@cache
+def work(source: str) -> Work:
+    """The program of a source; of blake3.cu, roots."""
+    if source == "blake3.cu":
+        return hashing()
+    made, rng = program(source), np.random.default_rng(0)
+    plan = make_plan(made)
+    planned = Launches(plan, BASE, multiprocessors=1, shared_bytes=227 << 10, capability=90)
+    arena = np.zeros(planned.total_bytes, np.uint8)
+    inputs = {i.name: numbers(rng, i.type) for i in made.inputs}
+    for i, place in zip(made.inputs, plan.inputs, strict=True):
+        array = inputs[i.name].view(np.uint8).reshape(-1)
+        arena[place.offset : place.offset + len(array)] = array
+    metrics = backends.evaluate(made, inputs)
+    wanted = {p.offset: metrics[o.name].tobytes() for o, p in zip(made.outputs, plan.metrics, strict=True)}
+    return Work(arena, tuple(map(narrowed, planned.launches)), wanted)
+
+
+def hashing() -> Work:
+    """Tensors of one chunk, whose chaining values are roots; more of them than there are threads."""
+    lengths, threads = range(0, 1025, 15), 64
+    data = np.random.default_rng(0).integers(0, 256, 1024, np.uint8)
+    nodes, tensors = 40 * len(lengths), 72 * len(lengths)
+    table = np.array([(BASE + tensors, length, n, 1, 0) for n, length in enumerate(lengths)], "<i8")
+    arena = np.concatenate([table.view(np.uint8).reshape(-1), np.zeros(tensors - nodes, np.uint8), data])
+    words = struct.pack("<5q", BASE, BASE + nodes, 0, len(lengths), len(lengths))
+    launch = Launch("blake3", "gv_blake3_chunks", (1, 1, 1), threads, 4 * 17 * threads, (words,))
+    return Work(arena, (launch,), {nodes + 32 * n: _native.blake3_root(data[:k]) for n, k in enumerate(lengths)})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ThreadSanitizer said, and whether results are wrong."""
+
+    report: str
+    wrong: bool
+
+
+def built(folder: Path, source: str, without: Barrier | None = None) -> Path:
+    """A program that launches the kernels of a source (races.cpp)."""
+    text = without.left_out() if without else (KERNELS / source).read_text()
+    (folder / source).write_text(text)
+    units = [(EMULATION / "races.cpp", "races", ()), *(
+        (folder / source, name, macros) for name, (of, macros) in MODULES.items() if of == source
+    )]  # fmt: skip
+    common = [compiler(), *flags(), *THREAD_SANITIZER, f"-I{KERNELS}", "-x", "c++"]
+    for path, name, macros in units:
+        run([*common, *macros, "-c", str(path), "-o", str(folder / f"{name}.o")])
+    binary = folder / "a.out"
+    objects = [str(folder / f"{name}.o") for _, name, _ in units]
+    run([compiler(), "-fsanitize=thread", "-rdynamic", *objects, "-ldl", "-o", str(binary)])
+    return binary
+
+
+def outcome(binary: Path, todo: Work, seed: int) -> Outcome:
+    """The work under schedule `seed` (threads.h): copies arrive at once if it is odd, as late as they may if even."""
+    arena, launches = binary.with_name("arena"), binary.with_name("launches")
+    todo.arena.tofile(arena)
+    with launches.open("w") as file:
+        for one in todo.launches:
+            print(one.kernel, *one.grid, one.threads, one.shared, b"".join(one.parameters).hex(), file=file)
+    command = [str(binary), str(BASE), str(arena), str(launches), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = arena.read_bytes()
+    return Outcome(done.stderr, any(found[at : at + len(b)] != b for at, b in todo.wanted.items()))
