@@ -1,9 +1,9 @@
 """PTX that computes the bits of docs/numerics.md and nothing else: `audit.py MODULE ARCHITECTURE IN OUT [PTXAS]`.
 
 Reads what nvcc wrote, and refuses instructions that approximate, flush, round otherwise, fuse where no program says so,
-add without order, or multiply matrices of floats. Writes it for the oldest version of PTX that has the architecture's
-instructions, so that old drivers take it too; the assembler, where there is one, confirms that, and that no kernel of dot
-spills registers. Standard library only: it runs in the build.
+add without order, multiply matrices of floats, or read clocks and the like. Writes it for the oldest version of PTX
+that has the architecture's instructions, so that old drivers take it too; the assembler, where there is one, confirms
+that, and that no kernel of dot spills registers. Standard library only: it runs in the build.
 """
 
 from __future__ import annotations
@@ -12,42 +12,90 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # Oldest version of PTX for an architecture (PTX ISA, release notes).
-VERSIONS = {75: "6.3", 80: "7.0", 86: "7.1", 89: "7.8", 90: "7.8", 100: "8.6", 103: "8.8", 110: "9.0", 120: "8.7"}
-_FLOAT = r"\.(?:f16x2|bf16x2|f16|bf16|tf32|f32x2|f32|f64|e4m3|e5m2)\b"
+VERSIONS = {
+    75: "6.3", 80: "7.0", 86: "7.1", 87: "7.4", 88: "9.0", 89: "7.8", 90: "7.8",
+    100: "8.6", 103: "8.8", 110: "9.0", 120: "8.7", 121: "8.8",
+}  # fmt: skip
+_NARROW = r"(?:f16|bf16|f16x2|bf16x2|tf32|e\dm\d(?:x\d)?|ue\dm\d(?:x\d)?)"
+_FLOAT = rf"\.(?:{_NARROW}|f32|f32x2|f64)\b"
+# What is wrong with an operation, by its name with all qualifiers.
 RULES: list[tuple[str, str]] = [
     (r"\.ftz\b", "flushes subnormal numbers"),
-    (r"\.(?:approx|full)\b", "approximates"),
-    (r"^(?:ex2|lg2|sin|cos|tanh|rcp|rsqrt)\.", "approximates"),
-    (r"\.sat\b", "clamps"),
-    (r"^(?:add|sub|mul|fma|mad|div|sqrt|cvt)\b.*\.(?:rz|rm|rp|rs|rna)\b", "rounds otherwise"),
-    (rf"^(?:add|sub|mul|mad|div|sqrt)(?!.*\.rn\b).*{_FLOAT}", "is not rounded to nearest, so it may be fused"),
+    (r"\.(?:approx|full)\b|^(?:ex2|lg2|sin|cos|tanh|rsqrt|tex|tld4)\b", "approximates"),
+    (r"\.(?:sat|satfinite|relu)\b", "clamps"),
+    (r"^(?:add|sub|mul|fma|mad|div|sqrt|rcp|cvt)\b.*\.(?:rz|rm|rp|rs|rna)\b", "rounds otherwise"),
+    (rf"^(?:add|sub|mul|div|sqrt|rcp)\b(?!.*\.rn\b).*{_FLOAT}", "is not rounded to nearest, so it may be fused"),
     (rf"^mad\b.*{_FLOAT}", "fuses or not, by architecture"),
-    (r"^(?:min|max)\b.*\.f(?:16|32|64)\b", "drops NaN or the order of zeros"),
+    (rf"^(?:min|max)\b.*{_FLOAT}", "drops NaN or the order of zeros"),
     (r"\.f64\b", "computes in binary64"),
-    (rf"^(?:add|sub|mul|fma)\b.*\.(?:f16|bf16|f16x2|bf16x2)\b", "computes in narrow floats"),
-    (r"^(?:atom|red)\b", "has no order"),
+    (rf"^(?:add|sub|mul|fma|neg|abs)\b.*\.{_NARROW}\b", "computes in narrow floats"),
+    (rf"^(?:atom|red|multimem)\b|\.reduce\b|^redux\b.*{_FLOAT}", "has no order"),
     (r"(?:^|\.)(?:mma|wmma|wgmma|tcgen05)\b", "multiplies on tensor cores"),
     (r"^(?:call|brx)\b", "leaves the kernel"),
+    (r"^activemask\b", "depends on how threads happen to run"),
 ]
+# Of operations on floats nothing else is known to give the bits of docs/numerics.md.
+EXACT = re.compile(
+    r"(?:(?:add|sub|mul|div|sqrt|rcp|fma)\.rn\.f32(?:x2)?"
+    r"|cvt(?:\.rn|\.r[nzmp]i)?(?:\.(?:f32|f16|bf16|[su](?:8|16|32|64))){2}"
+    r"|(?:mov|ld|st|set|setp|selp|slct|testp|copysign|neg|abs)\b[\w.:]*)"
+)
+_DEPENDS = re.compile(r"%(?:clock|globaltimer|n?smid|n?warpid|gridid|envreg|pm\d)")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An instruction: `name` with all qualifiers and without its predicate, `text` with its operands."""
+
+    kernel: str
+    line: int
+    name: str
+    text: str
+
+
+def operations(text: str) -> Iterator[Operation]:
+    """All instructions of a module, however they are spread over lines."""
+    text = re.sub(r"/\*.*?\*/|//[^\n]*", lambda c: re.sub(r"[^\n]", " ", c[0]), text, flags=re.DOTALL)
+    kernel, line, counted = "?", 1, 0
+    for part in re.finditer(r"[^;{}]+", text):  # pieces of operands too, which begin with no name of an operation
+        entry = re.search(r"\.(?:entry|func)\b\s*(?:\([^)]*\)\s*)?([\w$]+)", part[0])
+        if entry:
+            kernel = entry[1]
+        labels = r"(?:\s*[\w$%]+\s*:(?!:))*"
+        found = re.match(
+            rf"{labels}\s*(?:@\s*!?\s*[\w$%]+\s+)?([a-z]\w*(?:\s*(?:\.|::)\s*\w+)*)(.*)", part[0], re.DOTALL
+        )
+        if found:
+            begin = part.start() + found.start(1)
+            line, counted = line + text.count("\n", counted, begin), begin
+            name = "".join(found[1].split())
+            yield Operation(kernel, line, name, " ".join([name, *found[2].split()]))
+
+
+@cache
+def faults(name: str) -> tuple[str, ...]:
+    """What is wrong with an operation of this name."""
+    found = tuple(why for rule, why in RULES if re.search(rule, name))
+    unknown = not found and re.search(_FLOAT, name) and not EXACT.fullmatch(name)
+    return ("is not known to be exact",) if unknown else found
 
 
 def audit(text: str, fused: str = r"gv_dot_\w*_(?:nn|nt|tn|tt)") -> list[str]:
     """What is wrong, a line each. A kernel whose name matches `fused` may hold fma."""
-    found, kernel = [], "?"
-    for number, line in enumerate(text.splitlines(), 1):
-        entry = re.search(r"\.entry\s+(\w+)", line)
-        if entry:
-            kernel = entry[1]
-        for part in line.split("//")[0].split(";"):
-            instruction = re.sub(r"^(?:[\w$]+:)?\s*\{?\s*(?:@!?%\w+\s+)?", "", part.strip())
-            for rule, why in RULES:
-                if re.search(rule, instruction.split(" ")[0].split("\t")[0]):
-                    found.append(f"{kernel}, line {number}: {instruction} {why}")
-            if re.match(r"fma\b", instruction) and not re.fullmatch(fused, kernel):
-                found.append(f"{kernel}, line {number}: {instruction} is fused, and this kernel has nothing to fuse")
+    found = []
+    for o in operations(text):
+        reasons = [*faults(o.name)]
+        if _DEPENDS.search(o.text):
+            reasons.append("depends on where and when it runs")
+        if o.name.startswith("fma.") and not re.fullmatch(fused, o.kernel):
+            reasons.append("is fused, and this kernel has nothing to fuse")
+        found += [f"{o.kernel}, line {o.line}: {o.text} {why}" for why in reasons]
     return found
 
 
@@ -57,7 +105,10 @@ def lowered(text: str, architecture: int) -> str:
 
 
 def resources(text: str, architecture: int, ptxas: str) -> dict[str, dict[str, int]]:
-    """Registers, spilled bytes and static shared memory of every kernel, by the assembler; RuntimeError if it refuses."""
+    """Registers a thread, spilled bytes, bytes of stack and of static shared memory of every kernel, by the assembler.
+
+    RuntimeError if it refuses the text.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernels.ptx"
         source.write_text(text)
@@ -65,11 +116,12 @@ def resources(text: str, architecture: int, ptxas: str) -> dict[str, dict[str, i
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"ptxas for sm_{architecture}: {(done.stderr + done.stdout)[:2000]}")
+    told = {"registers": r"Used (\d+) registers", "spilled": r"(\d+) bytes spill stores",
+            "stack": r"(\d+) bytes stack frame", "shared": r"(\d+) bytes smem"}  # fmt: skip
     out: dict[str, dict[str, int]] = {}
     for block in re.split(r"Compiling entry function '", done.stderr + done.stdout)[1:]:
-        name = block.split("'")[0]
-        registers, stores = re.search(r"Used (\d+) registers", block), re.search(r"(\d+) bytes spill stores", block)
-        out[name] = {"registers": int(registers[1]) if registers else -1, "spilled": int(stores[1]) if stores else 0}
+        numbers = {what: re.search(pattern, block) for what, pattern in told.items()}
+        out[block.split("'")[0]] = {what: int(n[1]) if n else 0 for what, n in numbers.items()}
     return out
 
 
