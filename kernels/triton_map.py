@@ -47,19 +47,6 @@ class Elementwise:
     wide: bool
 
 
-def collapse(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """Axes of length 1 are left out, and neighbours that every tensor steps through evenly become one."""
-    axes = [(d, [s[i] for s in strides]) for i, d in enumerate(shape) if d != 1]
-    merged: list[tuple[int, list[int]]] = []
-    for d, steps in axes:
-        if merged and all(outer == inner * d for outer, inner in zip(merged[-1][1], steps, strict=True)):
-            merged[-1] = (merged[-1][0] * d, steps)
-        else:
-            merged.append((d, steps))
-    merged = merged or [(1, [0] * len(strides))]
-    return tuple(d for d, _ in merged), [tuple(steps[t] for _, steps in merged) for t in range(len(strides))]
-
-
 def is_wide(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> bool:
     """Whether a place, or the number of a lane beyond the last element, needs more than 31 bits."""
     reach = [sum(abs(s) * (d - 1) for s, d in zip(x, shape, strict=True)) for x in strides]

@@ -27,6 +27,7 @@ from gensyn_verify.backends.device.plan import (
     ScatterAdd,
     Sort,
     View,
+    collapse,
 )
 from gensyn_verify.errors import LimitError
 from gensyn_verify.program.ops import REDUCTIONS
@@ -234,8 +235,8 @@ class Launches:
     # ---- reduce
 
     def reduce(self, r: Reduce) -> None:
-        shape, (strides,) = ptx.collapse(r.kept_shape, [r.kept_strides])
-        length_shape, (length_strides,) = ptx.collapse(r.reduced_shape, [r.reduced_strides])
+        shape, (strides,) = collapse(r.kept_shape, [r.kept_strides])
+        length_shape, (length_strides,) = collapse(r.reduced_shape, [r.reduced_strides])
         rows, length = math.prod(r.kept_shape), math.prod(r.reduced_shape)
         kept, reduced = _axes(shape, strides), _axes(length_shape, length_strides)
         if REDUCTIONS[r.op] != "sum":
@@ -245,7 +246,7 @@ class Launches:
             )
             self._shipped("reduce", "gv_extreme", (min(rows, 1 << 20), 1, 1), 8 * threads // 32, words, threads)
             return
-        columns = rows >= 32 and strides[-1:] == [1] and length_strides[-1:] != [1]
+        columns = rows >= 32 and strides[-1:] == (1,) and length_strides[-1:] != (1,)
         x, x_dtype = self.base + r.x, r.x_dtype
         wide = Dtype.f32 if x_dtype.is_float else Dtype.u32
         while True:
@@ -267,9 +268,9 @@ class Launches:
 
     def copy(self, c: Copy) -> None:
         count = math.prod(c.shape)
-        shape, (source, target) = ptx.collapse(c.shape, [c.source_strides, c.target_strides])
+        shape, (source, target) = collapse(c.shape, [c.source_strides, c.target_strides])
         if len(shape) == 2:
-            shape, source, target = [1, *shape], [0, *source], [0, *target]
+            shape, source, target = (1, *shape), (0, *source), (0, *target)
         swapped = len(shape) == 3 and shape[0] <= _GRID_Z and min(shape[1:]) >= 8 and source[1] == target[2] == 1
         swapped = swapped and shape[2] // 32 < _GRID_Z
         words = _words(

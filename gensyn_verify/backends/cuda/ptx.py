@@ -14,9 +14,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gensyn_verify.backends.device.plan import Map, Scan, View
+from gensyn_verify.backends.device.plan import Map, Scan, View, collapse
 from gensyn_verify.program.scalar import OPERATIONS, ScalarProgram
-from gensyn_verify.program.types import Dtype, Reg, Shape
+from gensyn_verify.program.types import Dtype, Reg
 
 HEADER = ".version 6.3\n.target sm_75\n.address_size 64\n"
 THREADS = 256
@@ -177,21 +177,9 @@ def _element(body: _Body, count: int) -> str:
     return element
 
 
-def collapse(shape: Shape, strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
-    """The same walk with as few axes as possible: axes that all tensors step through as one become one."""
-    kept = [axis for axis, d in enumerate(shape) if d != 1]
-    sizes, steps = [shape[a] for a in kept], [[s[a] for a in kept] for s in strides]
-    for axis in range(len(sizes) - 1, 0, -1):
-        if all(s[axis - 1] == s[axis] * sizes[axis] for s in steps):
-            sizes[axis - 1 : axis + 1] = [sizes[axis - 1] * sizes[axis]]
-            for s in steps:
-                del s[axis - 1]
-    return sizes, steps
-
-
 def _index(body: _Body, element: str, shape: Sequence[int], strides: Sequence[int], count: int) -> str:
     """The element's place in a tensor of these strides, b64; the register `element` itself where they are equal."""
-    if list(strides) == [1]:
+    if tuple(strides) == (1,):
         return element
     index, rest = body.new("d"), element
     body.add(f"mov.u64 {index}, 0")

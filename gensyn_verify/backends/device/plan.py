@@ -7,7 +7,7 @@ The orders of accumulation are those of docs/numerics.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,6 +227,24 @@ def _call(kind: str, *args: Any) -> Call:
 
 def _views(told: tuple[tuple[int, int, tuple[int, ...]], ...]) -> tuple[View, ...]:
     return tuple(View(offset, _DTYPE[dtype], strides) for offset, dtype, strides in told)
+
+
+def collapse(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[Shape, list[tuple[int, ...]]]:
+    """The same walk with as few axes as possible, at least one, through tensors of these strides.
+
+    Axes of length 1 are left out, and neighbours that every tensor steps through evenly become one.
+    """
+    merged: list[tuple[int, list[int]]] = []
+    for axis, d in enumerate(shape):
+        steps = [s[axis] for s in strides]
+        if d == 1:
+            continue
+        if merged and all(outer == inner * d for outer, inner in zip(merged[-1][1], steps, strict=True)):
+            merged[-1] = (merged[-1][0] * d, steps)
+        else:
+            merged.append((d, steps))
+    merged = merged or [(1, [0] * len(strides))]
+    return tuple(d for d, _ in merged), [tuple(steps[t] for _, steps in merged) for t in range(len(strides))]
 
 
 def make_plan(program: Program, keep: bool = False) -> Plan:

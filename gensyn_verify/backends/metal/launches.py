@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gensyn_verify.backends.device import plan
-from gensyn_verify.backends.metal.source import Arrangement, arrange, collapse
+from gensyn_verify.backends.device.plan import collapse
+from gensyn_verify.backends.metal.source import Arrangement, arrange
 from gensyn_verify.program.scalar import ScalarProgram
 from gensyn_verify.program.types import Dtype
 

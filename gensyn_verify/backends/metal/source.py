@@ -6,12 +6,11 @@ program's author enters it. Every register is a `uint`, whatever its type.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from gensyn_verify.backends.device.plan import Map, Scan
+from gensyn_verify.backends.device.plan import Map, Scan, collapse
 from gensyn_verify.program.scalar import ScalarProgram
 from gensyn_verify.program.types import Dtype
 
@@ -159,21 +158,6 @@ def _widen(stored: str, dtype: Dtype) -> str:
 def _narrow(x: str, dtype: Dtype) -> str:
     texts = {Dtype.f32: f"canonical({x})", Dtype.bf16: f"narrow_bf16({x})", Dtype.f16: f"narrow_f16({x})"}
     return texts.get(dtype, x)
-
-
-def collapse(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """Axes of length 1 are left out, and neighbours that every tensor steps through evenly become one."""
-    merged: list[tuple[int, list[int]]] = []
-    for axis, d in enumerate(shape):
-        steps = [s[axis] for s in strides]
-        if d == 1:
-            continue
-        if merged and all(outer == inner * d for outer, inner in zip(merged[-1][1], steps, strict=True)):
-            merged[-1] = (merged[-1][0] * d, steps)
-        else:
-            merged.append((d, steps))
-    merged = merged or [(1, [0] * len(strides))]
-    return tuple(d for d, _ in merged), [tuple(steps[t] for _, steps in merged) for t in range(len(strides))]
 
 
 def arrange(call: Map | Scan, scalar: ScalarProgram, threads: int) -> tuple[Arrangement, int]:

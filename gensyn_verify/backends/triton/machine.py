@@ -204,7 +204,7 @@ class TritonMachine:
         scalar = self._plan.program.scalar_programs[c.program]
         views = (*c.inputs, *c.outputs)
         n = math.prod(c.shape)
-        shape, strides = triton_map.collapse(c.shape, [v.strides for v in views])
+        shape, strides = plan.collapse(c.shape, [v.strides for v in views])
         operands = tuple(triton_map.Operand(v.dtype, s) for v, s in zip(views, strides, strict=True))
         kernel = triton_map.map_kernel(
             triton_map.Elementwise(
@@ -226,7 +226,7 @@ class TritonMachine:
         inner = [v.strides if i < carried else v.strides[1:] for i, v in enumerate(views)]
         steps = [0 if i < carried else v.strides[0] for i, v in enumerate(views)]
         n = math.prod(c.shape[1:])
-        shape, strides = triton_map.collapse(c.shape[1:], inner)
+        shape, strides = plan.collapse(c.shape[1:], inner)
         operands = tuple(triton_map.Operand(v.dtype, s, step) for v, s, step in zip(views, strides, steps, strict=True))
         kernel = triton_map.scan_kernel(
             triton_map.Elementwise(
@@ -263,8 +263,8 @@ class TritonMachine:
         """Passes until one value a row is left; what they leave in between are accumulators, in scratch memory."""
         op = ops.REDUCTIONS[c.op]
         rows, n = math.prod(c.kept_shape), math.prod(c.reduced_shape)
-        kept, (kept_strides,) = triton_map.collapse(c.kept_shape, [c.kept_strides])
-        reduced, (reduced_strides,) = triton_map.collapse(c.reduced_shape, [c.reduced_strides])
+        kept, (kept_strides,) = plan.collapse(c.kept_shape, [c.kept_strides])
+        reduced, (reduced_strides,) = plan.collapse(c.reduced_shape, [c.reduced_strides])
         accumulator = torch.int64 if op.startswith("arg") else torch.int32
         R = _above(rows, 16)
         launches: list[Launch] = []
@@ -293,7 +293,7 @@ class TritonMachine:
 
     def _copy(self, c: plan.Copy) -> list[Launch]:
         n = math.prod(c.shape)
-        shape, (source, target) = triton_map.collapse(c.shape, [c.source_strides, c.target_strides])
+        shape, (source, target) = plan.collapse(c.shape, [c.source_strides, c.target_strides])
         constants = {
             "SHAPE": (0, *shape[1:]), "SOURCE": source, "TARGET": target,
             "WIDE": triton_map.is_wide(shape, [source, target]), "BLOCK": BLOCK,

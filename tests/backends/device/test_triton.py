@@ -17,6 +17,7 @@ from strategies import broadcastable, programs, random_tensor, scalar_programs, 
 from gensyn_verify import _native, backends
 from gensyn_verify.backends import reference
 from gensyn_verify.backends.arrays import CARRIER, Array
+from gensyn_verify.backends.device import plan
 from gensyn_verify.errors import BackendError
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, ScalarProgram, TensorType, ops
 from gensyn_verify.program.program import Input, Node, Output
@@ -487,7 +488,7 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
 
 
 def test_flat_maps_of_all_sizes_are_one_kernel() -> None:
-    assert triton_map.collapse((3, 1, 4), [(4, 4, 1), (8, 0, 2)]) == ((12,), [(1,), (2,)])
-    assert triton_map.collapse((3, 4), [(4, 1), (0, 1)]) == ((3, 4), [(4, 1), (0, 1)])
-    assert triton_map.collapse((1, 1), [(7, 7)]) == ((1,), [(0,)])
-    assert math.prod(triton_map.collapse((2, 3, 5), [(15, 5, 1), (1, 2, 6)])[0]) == 30
+    assert plan.collapse((3, 1, 4), [(4, 4, 1), (8, 0, 2)]) == ((12,), [(1,), (2,)])
+    assert plan.collapse((3, 4), [(4, 1), (0, 1)]) == ((3, 4), [(4, 1), (0, 1)])
+    assert plan.collapse((1, 1), [(7, 7)]) == ((1,), [(0,)])
+    assert math.prod(plan.collapse((2, 3, 5), [(15, 5, 1), (1, 2, 6)])[0]) == 30
