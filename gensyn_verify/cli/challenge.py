@@ -34,7 +34,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with connected(args, console) as c:
         role = Challenger(c.settlement, c.wallet, args.number, task)
         if args.dry_run:
-            role.check_provable()
             name, more = ("challenge", ()) if args.step is None else ("challengeStep", (args.step,))
             c.send("challenge", name, args.number, *more, pays=role.onchain()["bond"])
             return 0

@@ -193,15 +193,9 @@ class Challenger(_Role):
 
     def challenge(self, step: int | None = None) -> int:
         """The game's number. `step`: the first that differs, where the challenger knows it."""
-        if not self._has_game():
-            self.check_provable()
         pays = self.onchain()["bond"]
         name, more = ("challenge", ()) if step is None else ("challengeStep", (step,))
         return int(_event(self.settlement, self._send(name, *more, pays=pays), "Challenged")["game"])
-
-    def _has_game(self) -> bool:
-        mine = {"task": self.number, "challenger": self.wallet.address}
-        return any(mine.items() <= dict(e.values).items() for e in self.settlement.events("Challenged"))
 
 
 def first_difference(mine: Run, theirs: Run) -> int | None:
