@@ -229,7 +229,7 @@ def capture(folder: Path) -> None:
             steps=STEPS,
             batch_size=BATCH,
             path=folder / name,
-            interval=interval,
+            interval=INTERVAL,
         )
 
 

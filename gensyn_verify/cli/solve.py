@@ -60,8 +60,8 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         type=backend,
         default="cpu",
         metavar="NAME",
-        help="cuda, triton, metal, reference, or vendor[:DEVICE[:PRECISION]]: stock PyTorch kernels on cpu, cuda, cuda:N "
-        "or mps, matrix products in fp32, tf32 (cuda) or bf16; fast, other bits on every machine",
+        help="cuda, triton, metal, reference, or vendor[:DEVICE[:PRECISION]]: stock PyTorch kernels on cpu, cuda or "
+        "mps, matrix products in fp32, tf32 (cuda) or bf16; fast, other bits on every machine",
     )
     group.add_argument("--threads", type=positive, metavar="N", help="default: every processor")
     group.add_argument(

@@ -42,7 +42,7 @@ class CudaMachine:
 
     def __init__(self, plan: Plan, number: int | None = None, graph: bool = True, stream: int | None = None) -> None:
         self.device = driver.device(driver.current_number() if number is None else number)
-        self._use_graph = graph
+        self._use_graph, self._warm = graph, False
         self._graph: driver.Graph | None = None
         self._hashes: dict[tuple[tuple[int, int], ...], _Hashes] = {}
         self._snapshot: Snapshot | None = None
@@ -81,8 +81,9 @@ class CudaMachine:
     def run(self) -> None:
         if not self._launches:
             return
-        if not self._use_graph:
+        if not self._use_graph or not self._warm:  # at the first launch a driver may load code, which no graph records
             self._launch(self._launches, self.stream)
+            self._warm = True
             return
         if self._graph is None:
             self.stream.begin_capture()
