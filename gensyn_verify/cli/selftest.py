@@ -19,8 +19,8 @@ import numpy as np
 from gensyn_verify.backends import evaluate
 from gensyn_verify.backends.arrays import CARRIER, Array
 from gensyn_verify.backends.reference import philox
-from gensyn_verify.errors import BackendError
 from gensyn_verify.cli import vectors
+from gensyn_verify.errors import BackendError
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value, functions
 from gensyn_verify.program.scalar import OPERATIONS, Scalar
 
