@@ -139,8 +139,9 @@ def chains(draw: st.DrawFn) -> Program:
         of = shape if draw(st.booleans()) else draw(broadcastable(shape))
         values.append(g.input("batch", f"in{i}", TensorType(draw(storage(reg)), of)))
     for _ in range(draw(st.integers(1, 8))):
-        if draw(st.integers(0, 5)) == 0:
-            x = draw(st.sampled_from([v for v in values if v.shape]))
+        shaped = [v for v in values if v.shape]
+        if shaped and draw(st.integers(0, 5)) == 0:
+            x = draw(st.sampled_from(shaped))
             values.append(g.emit(ops.Permute(tuple(draw(st.permutations(range(len(x.shape)))))), x)[0])
             continue
         fits = [v for v in values if _fits(v.shape, shape)]
