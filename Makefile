@@ -18,7 +18,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/cuda/*.cu csrc/cuda/*.h tests/emulati
 # What the native build reads: a change of any of these builds it again.
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard csrc/* csrc/cuda/*) $(wildcard gensyn_verify/program/*.py)
 
-.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-coverage test-slither test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-races test-aarch64 test-triton test-torch-versions test-exhaustive test-fuzz test-models attacks bench wheel clean
+.PHONY: demo demo-settlement test lint format contracts gas test-contracts test-coverage test-slither test-floats test-mutants test-proofs test-isas test-opinfo test-sanitize test-races test-race-proofs test-aarch64 test-triton test-torch-versions test-exhaustive test-fuzz test-models attacks bench wheel clean
 
 # What `test` installs has all that the demo needs.
 demo: $(or $(wildcard $(VENV)/.dev),$(VENV)/.demo)
@@ -133,6 +133,12 @@ test-cuda: $(VENV)/.dev
 # a minute and a half on two cores.
 test-races: $(VENV)/.dev
 	GENSYN_VERIFY_CUDA_RACES=all $(BIN)/pytest -n auto tests/backends/device/test_cuda_races.py $(ARGS)
+
+# Proofs, by SentryWard in an environment of its own, that launches of the shipped PTX have no race in any order of threads.
+test-race-proofs: $(VENV)/.dev
+	$(PYTHON) -m venv build/sentryward
+	build/sentryward/bin/python -m pip --disable-pip-version-check install --quiet sentryward==0.1.1
+	PYTHONPATH=tests:. $(BIN)/python -m emulation.proofs build/sentryward/bin/sentryward
 
 # The native code under Address-, UndefinedBehavior- and ThreadSanitizer, by g++ and clang++; ARGS picks Python tests.
 test-sanitize: $(VENV)/.dev
