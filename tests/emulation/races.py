@@ -173,5 +173,7 @@ def outcome(binary: Path, todo: Work, seed: int) -> Outcome:
             print(one.kernel, *one.grid, one.threads, one.shared, b"".join(one.parameters).hex(), file=file)
     command = [str(binary), str(BASE), str(arena), str(launches), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 66):  # 66: ThreadSanitizer said something
+        raise RuntimeError(f"the launches ended with {done.returncode}: {done.stderr[:2000]}")
     found = arena.read_bytes()
     return Outcome(done.stderr, any(found[at : at + len(b)] != b for at, b in todo.wanted.items()))
