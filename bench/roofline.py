@@ -21,8 +21,10 @@ Not in it: instruction cache, bank conflicts of copies, L2 misses, a lower clock
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -85,7 +87,10 @@ class Loop:
 
 
 def tool(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
+    triton = importlib.util.find_spec("triton")  # which brings both
+    folders = triton.submodule_search_locations if triton else None
+    places = ["/usr/local/cuda/bin", *(f"{folder}/backends/nvidia/bin" for folder in folders or ())]
+    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(places))
     if not found:
         raise SystemExit(f"{name} is needed: nvidia-cuda-nvcc and nvidia-cuda-nvdisasm have ptxas and nvdisasm")
     return found
@@ -231,16 +236,17 @@ class Hash:
 
 
 def blake3(gpu: Gpu, machine: Machine) -> Hash:
-    """A block of 64 bytes is one turn of the loop that has most of the rotations."""
+    """A block of 64 bytes is one turn of the shortest loop that has a compression's rotations.
+
+    Of 32 whole chunks of one tensor, as nearly all are: the loop that brings others, with shuffles, is not counted.
+    """
     kernel = "gv_blake3_chunks"
     code = machine.code[kernel]
     every = loops(code)
-    block = next(a for a in every if count(names(code, a, []), "SHF", "PRMT", "LOP3") > 7 * 8 * 4)
-    inside = [a for a in every if block.first < a.first and a.last < block.last]
-    once = names(code, block, inside)
-    # The loop inside brings 2 of the 32 chunks a turn, or more where it is unrolled.
-    turn = next(t for t in (names(code, a, []) for a in inside) if count(t, "SHFL"))
-    instructions = (len(once) + 16 / count(turn, "STS") * len(turn)) / 64
+    turns = [a for a in every if count(names(code, a, []), "SHF", "PRMT", "LOP3") > 7 * 8 * 4]
+    block = min(turns, key=lambda a: len(names(code, a, [])))
+    others = [a for a in every if block.first < a.first and a.last < block.last and count(names(code, a, []), "SHFL")]
+    instructions = len(names(code, block, others)) / 64
     rate = gpu.multiprocessors * gpu.integer_lanes * gpu.clock / instructions
     return Hash(gpu.name, machine.registers[kernel], instructions, rate, rate / gpu.memory)
 

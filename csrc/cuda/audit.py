@@ -100,7 +100,8 @@ def audit(text: str, fused: str = r"gv_dot_\w*_(?:nn|nt|tn|tt)") -> list[str]:
 
 
 def lowered(text: str, architecture: int) -> str:
-    """The text for the oldest version of PTX that has the architecture."""
+    """The text for the oldest version of PTX that has the architecture, without hints that it does not know."""
+    text = re.sub(r'(?m)^\s*\.pragma "used_bytes_mask [^"]*";\n', "", text)
     return re.sub(r"(?m)^\.version .*$", f".version {VERSIONS[architecture]}", text)
 
 

@@ -104,16 +104,30 @@ GV_KERNEL(gv_blake3_chunks, gv::HashParameters, 128, 1) {
         const i64 left = t.bytes - chunk * 1024;
         const int length = int(left < 1024 ? left : 1024);
         const int blocks = length <= 64 ? 1 : (length + 63) / 64;
+        // Whether all chunks of the warp are whole ones of one tensor, as nearly all are.
+        const Tensor& head = owner(p, warp * 32);
+        const u64 begin = head.data + u64(warp * 32 - head.first) * 1024;
+        const bool whole = begin % 16 == 0 && (warp * 32 - head.first + 32) * 1024 <= head.bytes;
         u32 cv[8];
         start(cv);
         for (int block = 0; block < 16; block++) {
-            // Thread `lane` reads word lane % 16 of two chunks at a time.
-            for (int other = 0; other < 32; other += 2) {
-                const int owner_lane = other + lane / 16;
-                const u64 data = __shfl_sync(0xFFFFFFFFu, t.data, owner_lane);
-                const i64 bytes = __shfl_sync(0xFFFFFFFFu, t.bytes, owner_lane);
-                const i64 from = __shfl_sync(0xFFFFFFFFu, chunk, owner_lane) * 1024 + block * 64 + lane % 16 * 4;
-                staged[owner_lane * 17 + lane % 16] = from < bytes ? word({data, bytes, 0, 0, 0}, from) : 0;
+            if (whole) {  // 16 bytes a thread, 8 chunks at a time
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int other = i * 8 + lane / 4;
+                    const uint4 v = *reinterpret_cast<const uint4*>(begin + other * 1024 + block * 64 + lane % 4 * 16);
+                    u32* const to = staged + other * 17 + lane % 4 * 4;
+                    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+                }
+            } else {
+                // Thread `lane` reads word lane % 16 of two chunks at a time.
+                for (int other = 0; other < 32; other += 2) {
+                    const int owner_lane = other + lane / 16;
+                    const u64 data = __shfl_sync(0xFFFFFFFFu, t.data, owner_lane);
+                    const i64 bytes = __shfl_sync(0xFFFFFFFFu, t.bytes, owner_lane);
+                    const i64 from = __shfl_sync(0xFFFFFFFFu, chunk, owner_lane) * 1024 + block * 64 + lane % 16 * 4;
+                    staged[owner_lane * 17 + lane % 16] = from < bytes ? word({data, bytes, 0, 0, 0}, from) : 0;
+                }
             }
             __syncwarp();
             if (block < blocks) {

@@ -28,7 +28,7 @@ struct DotParameters {
     i64 split;               // c is [blocks of k][batch][m][n], each block's chain by itself
 };
 
-constexpr int STEP = 8, PAD = 4;
+constexpr int STEP = 16, PAD = 4;
 
 typedef float f32;
 struct bf16 {
@@ -79,9 +79,7 @@ class Operand {
 
     // Rows from `first` on and values of k from `begin` on, `count` of them, of a matrix of rows x k.
     __device__ __forceinline__ Operand(u64 matrix, i64 rows, i64 k, i64 first, i64 begin, int count, bool vector)
-        : apart_(int(ALONG_K ? k * ROWS_APART : rows * STEPS_APART)),
-          advance_(int(ALONG_K ? STEP : rows * STEP)),
-          vector_(!ALONG_K && async && vector) {
+        : apart_(int(ALONG_K ? k * ROWS_APART : rows * STEPS_APART)), vector_(!ALONG_K && async && vector) {
         const int e = vector_ ? int(threadIdx.x) * 4 : int(threadIdx.x);
         const int step = ALONG_K ? e % STEP : e / SIZE, row = ALONG_K ? e / STEP : e % SIZE;
         here_ = reinterpret_cast<const T*>(matrix) +
@@ -101,9 +99,8 @@ class Operand {
 #pragma unroll
                 for (int i = 0; i < VECTORS; i++) {
                     if (SIZE * STEP < 4 * THREADS && !mine_) break;
-                    int valid = 4 * i * STEPS_APART < steps_ ? rows_ : 0;
-                    valid = valid < 0 ? 0 : valid > 4 ? 4 : valid;
-                    copy_async<16>(tile + place_ + 4 * i * STEPS_APART * ROW, from, valid * 4);
+                    const bool inside = rows_ > 0 && 4 * i * STEPS_APART < steps_;  // all of the vector, or none
+                    copy_async<16>(tile + place_ + 4 * i * STEPS_APART * ROW, from, inside * 16);
                     from += 4 * apart_;
                 }
             }
@@ -120,7 +117,7 @@ class Operand {
                 from += apart_;
             }
         }
-        here_ += advance_;
+        here_ += ALONG_K ? STEP : apart_ / STEPS_APART * STEP;
         steps_ -= STEP;
     }
     // What `fetch` holds in registers, to shared memory.
@@ -140,7 +137,7 @@ class Operand {
     static constexpr int PLACES_APART = ALONG_K ? ROWS_APART : STEPS_APART * ROW;
     static_assert(THREADS % STEP == 0 && THREADS % SIZE == 0, "a thread's elements lie in one row or one step");
 
-    const int apart_, advance_;  // elements, of matrices with less than 2^26 rows and values of k
+    const int apart_;  // elements, of matrices with less than 2^26 rows and values of k
     const bool vector_;
     const T* here_;
     int place_;         // in the tile
@@ -177,8 +174,9 @@ __device__ __forceinline__ void dot(const DotParameters& p) {
     using B = Operand<T, TB, BN, THREADS>;
     GV_SHARED(float, shared);
     float* const a_tiles = shared;
-    float* const b_tiles = shared + 2 * A::FLOATS;
-    float4* const totals = reinterpret_cast<float4*>(b_tiles + 2 * B::FLOATS) + threadIdx.x;  // THREADS apart
+    float* const b_tiles = shared + A::FLOATS;
+    float4* const totals =
+        reinterpret_cast<float4*>(shared + 2 * (A::FLOATS + B::FLOATS)) + threadIdx.x;  // THREADS apart
     // A warp covers 4 x 8 threads: what its threads read has the fewest distinct bytes.
     const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
     const int ty = warp / (COLUMNS / 8) * 4 + lane / 8, tx = warp % (COLUMNS / 8) * 8 + lane % 8;
@@ -205,11 +203,12 @@ __device__ __forceinline__ void dot(const DotParameters& p) {
         int length = more > 1 ? DOT_BLOCK : left;  // of the block of k
         left -= length;
 #pragma unroll 1
-        for (; length > 0; length -= STEP, buffer ^= 1) {
-            const float* const a_now = a_tiles + buffer * A::FLOATS;
-            const float* const b_now = b_tiles + buffer * B::FLOATS;
-            float* const a_next = a_tiles + (buffer ^ 1) * A::FLOATS;
-            float* const b_next = b_tiles + (buffer ^ 1) * B::FLOATS;
+        for (; length > 0; length -= STEP, buffer = A::FLOATS + B::FLOATS - buffer) {
+            // One operand's tile lies a constant behind the other's.
+            const float* const a_now = a_tiles + buffer;
+            const float* const b_now = a_now + A::FLOATS;
+            float* const a_next = a_tiles + (A::FLOATS + B::FLOATS - buffer);
+            float* const b_next = a_next + A::FLOATS;
             const bool next = length > STEP || more > 1;
             if (next) a.fetch(a_next), b.fetch(b_next), commit_async();
             const auto multiply = [&](int step) {

@@ -38,7 +38,7 @@ THREADS = 256
 MAX_AXES = 16
 SEGMENT = 2048  # of a sum
 SORT_TILE = 2048
-DOT_BLOCK, DOT_STEP, DOT_PAD = 128, 8, 4
+DOT_BLOCK, DOT_STEP, DOT_PAD = 128, 16, 4
 DOT_TILES = {"large": (128, 128, 64), "medium": (128, 64, 32), "small": (64, 64, 16), "thin": (16, 64, 4)}
 MOST_DOT = (1 << 26) - 1  # m, n and k, whose products with a thread's stride are 32 bits wide
 MOST_PARTIAL_BYTES = 1 << 28  # of the chains of a split dot
@@ -256,7 +256,7 @@ class Launches:
             words = _words(x, y, rows, length, x_dtype.code, y_dtype.code, r.op, segments, *kept, *reduced)
             if columns:
                 grid = (-(-rows // 32), min(segments, _GRID_Z), 1)
-                self._shipped("reduce", "gv_sum_columns", grid, 4 * 64 * 32, words)
+                self._shipped("reduce", "gv_sum_columns", grid, 4 * 8 * 32, words)
             else:
                 self._shipped("reduce", "gv_sum_rows", _blocks(32 * rows * segments), 0, words)
             if last:

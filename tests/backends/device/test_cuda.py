@@ -337,7 +337,26 @@ def training(model: str) -> tuple[Any, dict[str, Array]]:
 
 
 def test_roots_of_many_lengths(way: str) -> None:
-    lengths = [0, 1, 3, 63, 64, 65, 1023, 1024, 1025, 2048, 2049, 3 * 1024, 4097, 31 * 1024, 33 * 1024 + 5, 70000]
+    lengths = [
+        0,
+        1,
+        3,
+        63,
+        64,
+        65,
+        1023,
+        1024,
+        1025,
+        2048,
+        2049,
+        3 * 1024,
+        4097,
+        31 * 1024,
+        33 * 1024 + 5,
+        70000,
+        150 * 1024 + 1,
+        96 * 1024,
+    ]
     g = ProgramBuilder()
     for n, length in enumerate(lengths):
         g.output("state", f"s{n:02}", g.input("state", f"s{n:02}", TensorType(u8, (length,))))
