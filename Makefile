@@ -127,7 +127,7 @@ test-torch-versions: $(VENV)/.dev
 
 # Backend cuda under every schedule and from the PTX of every architecture, on the stand-in driver; `test` takes some.
 test-cuda: $(VENV)/.dev
-	GENSYN_VERIFY_CUDA_WAYS=all $(BIN)/pytest -n auto tests/backends/device/test_cuda.py $(ARGS)
+	GENSYN_VERIFY_CUDA_WAYS=all $(BIN)/pytest -n auto tests/backends/device/test_cuda.py tests/backends/device/test_ptx_audit.py $(ARGS)
 
 # The CUDA kernels under ThreadSanitizer, a thread a thread, and with every barrier left out once; `test` takes one. About
 # a minute and a half on two cores.
