@@ -11,6 +11,7 @@ from strategies import programs, random_tensor
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.cpu import Executor
+from gensyn_verify.backends.reference import Executor as ReferenceExecutor
 from gensyn_verify.errors import BackendError, LimitError, MalformedError
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType
 
@@ -71,7 +72,7 @@ def test_ten_steps_equal_the_reference(keep: bool) -> None:
 @given(programs())
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_random_programs_give_the_values_of_the_reference(program: Program) -> None:
-    executors = [backends.reference.Executor(program), Executor(program), Executor(program, keep=True)]
+    executors = [ReferenceExecutor(program), Executor(program), Executor(program, keep=True)]
     found = []
     for executor in executors:
         executor.load({})
@@ -82,7 +83,7 @@ def test_random_programs_give_the_values_of_the_reference(program: Program) -> N
 
 def test_kept_values_are_the_reference_values() -> None:
     program = two_layer_step()
-    cpu, reference = Executor(program, keep=True), backends.reference.Executor(program)
+    cpu, reference = Executor(program, keep=True), ReferenceExecutor(program)
     state, batch = inputs_of(program, "state", 0), inputs_of(program, "batch", 1)
     for executor in (cpu, reference):
         executor.load(state)
