@@ -13,4 +13,5 @@ triton_copy    strided copies and fills
 triton_blake3  BLAKE3 of tensors where they lie
 triton_findings what in a kernel's source, IR and assembly may compute other bits
 triton_audit   compiles every Triton kernel for GPUs that are not there, and reads what came of it
+metal          kernels in Metal: source files, which backends/metal compiles where it runs
 """
