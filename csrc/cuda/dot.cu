@@ -281,7 +281,7 @@ __device__ __forceinline__ void dot(const DotParameters& p) {
 }  // namespace
 }  // namespace gv
 
-// Kernels by size of the tile: large (where two of them fit a multiprocessor's shared memory), medium, small, and thin
+// Kernels by size of the tile: large (where a multiprocessor's shared memory has room for it), medium, small, and thin
 // for few rows of a.
 #define GV_JOIN_(size, type, x, y) gv_dot_##size##_##type##_##x##y
 #define GV_JOIN(...) GV_JOIN_(__VA_ARGS__)
