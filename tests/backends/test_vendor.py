@@ -44,7 +44,7 @@ def inputs_of(program: Program, role: str, seed: int, special: float = 0.3) -> d
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vendors", "known are cpu, reference, vendor"),
+        ("vendors", "known are cpu, reference, cuda"),
         ("vendor:tpu", r"DEVICE one of cpu, cuda, cuda:N, mps"),
         ("vendor:bf16", r"DEVICE one of cpu"),
         ("vendor:cuda:x", "'x' is unknown; known are fp32, tf32, bf16"),
