@@ -21,6 +21,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 from triton.tools.disasm import get_sass
 
+from gensyn_verify.backends.device.plan import Operand
 from gensyn_verify.kernels import (
     triton_blake3,
     triton_copy,
@@ -99,10 +100,10 @@ def map_case(
 ) -> Case:
     """A map over contiguous operands of `shape`; the first input is broadcast along the first axis if there are two."""
     strides = _contiguous(shape)
-    inputs = [triton_map.Operand(dtypes[reg], strides) for reg in scalar.inputs]
+    inputs = [Operand(dtypes[reg], strides) for reg in scalar.inputs]
     if inputs and len(shape) > 1:
-        inputs[0] = triton_map.Operand(inputs[0].dtype, (0, *strides[1:]))
-    outputs = tuple(triton_map.Operand(dtypes[reg], strides) for reg in scalar.output_types)
+        inputs[0] = Operand(inputs[0].dtype, (0, *strides[1:]))
+    outputs = tuple(Operand(dtypes[reg], strides) for reg in scalar.output_types)
     kernel = triton_map.map_kernel(triton_map.Elementwise(scalar, shape, tuple(inputs), outputs, False))
     pointers = {f"x{i}": _carrier(x.dtype.name) for i, x in enumerate(inputs)}
     pointers |= {f"y{i}": _carrier(y.dtype.name) for i, y in enumerate(outputs)}
@@ -134,8 +135,8 @@ def scan_case(wide: bool) -> Case:
     k = triton_map.Elementwise(
         scalar,
         (0, 3),
-        (triton_map.Operand(Dtype.bf16, (3, 1)), triton_map.Operand(Dtype.f32, (3, 1), 12)),
-        (triton_map.Operand(Dtype.bf16, (3, 1), 12),),
+        (Operand(Dtype.bf16, (3, 1)), Operand(Dtype.f32, (3, 1), 12)),
+        (Operand(Dtype.bf16, (3, 1), 12),),
         wide,
     )
     pointers = {"x0": "i16", "x1": "i32", "y0": "i16"}

@@ -15,23 +15,15 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from gensyn_verify.backends.device.plan import Operand
 from gensyn_verify.kernels import triton_scalar
 from gensyn_verify.kernels.triton_scalar import EXPRESSIONS
 from gensyn_verify.program.scalar import Constant, ScalarProgram
-from gensyn_verify.program.types import Dtype, Reg
+from gensyn_verify.program.types import Reg
 
 BLOCK = 1024  # elements a program of a map
 SERIES = 256  # series a program of a scan
 INT32_ELEMENTS = 1 << 31
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A tensor of a kernel: strides, in elements, over the kernel's shape; `step` along a scan's first axis."""
-
-    dtype: Dtype
-    strides: tuple[int, ...]
-    step: int = 0
 
 
 @dataclass(frozen=True)

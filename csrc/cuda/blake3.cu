@@ -62,13 +62,14 @@ __device__ __forceinline__ void start(u32 (&cv)[8]) {
     for (int i = 0; i < 8; i++) cv[i] = iv[i];
 }
 
-// The tensor that has node `node` of this level.
+// The tensor that has node `node`: of this level by its `first`, of the next by its `parent`.
+template <i64 Tensor::* begin>
 __device__ __forceinline__ const Tensor& owner(const HashParameters& p, i64 node) {
     const Tensor* const tensors = reinterpret_cast<const Tensor*>(p.tensors);
     i64 low = 0, high = p.count - 1;
     while (low < high) {
         const i64 middle = (low + high + 1) / 2;
-        if (tensors[middle].first <= node)
+        if (tensors[middle].*begin <= node)
             low = middle;
         else
             high = middle - 1;
@@ -99,13 +100,13 @@ GV_KERNEL(gv_blake3_chunks, gv::HashParameters, 128, 1) {
     for (i64 warp = thread_index() / 32; warp * 32 < p.total; warp += warps) {
         const i64 node = warp * 32 + lane;
         const bool mine = node < p.total;
-        const Tensor t = owner(p, mine ? node : p.total - 1);
+        const Tensor t = owner<&Tensor::first>(p, mine ? node : p.total - 1);
         const i64 chunk = mine ? node - t.first : 0;
         const i64 left = t.bytes - chunk * 1024;
         const int length = int(left < 1024 ? left : 1024);
         const int blocks = length <= 64 ? 1 : (length + 63) / 64;
         // Whether all chunks of the warp are whole ones of one tensor, as nearly all are.
-        const Tensor& head = owner(p, warp * 32);
+        const Tensor& head = owner<&Tensor::first>(p, warp * 32);
         const u64 begin = head.data + u64(warp * 32 - head.first) * 1024;
         const bool whole = begin % 16 == 0 && (warp * 32 - head.first + 32) * 1024 <= head.bytes;
         u32 cv[8];
@@ -149,18 +150,9 @@ GV_KERNEL(gv_blake3_chunks, gv::HashParameters, 128, 1) {
 // The next level: node `n` of the parents, by the tensors' tables of this level.
 GV_KERNEL(gv_blake3_parents, gv::HashParameters, 128, 1) {
     using namespace gv;
-    const Tensor* const tensors = reinterpret_cast<const Tensor*>(p.tensors);
 #pragma unroll 1
     for (i64 node = thread_index(); node < p.total; node += thread_count()) {
-        i64 low = 0, high = p.count - 1;
-        while (low < high) {
-            const i64 middle = (low + high + 1) / 2;
-            if (tensors[middle].parent <= node)
-                low = middle;
-            else
-                high = middle - 1;
-        }
-        const Tensor t = tensors[low];
+        const Tensor t = owner<&Tensor::parent>(p, node);
         const i64 pair = node - t.parent;
         const u32* const child = reinterpret_cast<const u32*>(p.nodes) + (t.first + 2 * pair) * 8;
         u32* const parent = reinterpret_cast<u32*>(p.parents) + node * 8;

@@ -17,12 +17,15 @@ import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gensyn_verify.backends.arrays import Array, check_array
 from gensyn_verify.backends.names import DeviceName, VendorName, parse
 from gensyn_verify.errors import BackendError, MalformedError
 from gensyn_verify.program.program import Program
+
+if TYPE_CHECKING:
+    from gensyn_verify.backends.device.executor import Executor as DeviceExecutor
 
 BACKENDS = ("cpu", "reference")  # the reproducible ones that are on every machine
 
@@ -67,7 +70,7 @@ def make(backend: Backend, program: Program) -> Executor:
     return ReferenceExecutor(program)
 
 
-def on_device(name: DeviceName, program: Program, keep: bool = False) -> Executor:
+def on_device(name: DeviceName, program: Program, keep: bool = False) -> DeviceExecutor:
     """An executor on a device; with `keep` it keeps every value of a step."""
     options: dict[str, object] = {}
     if name.kind == "cuda":
@@ -76,7 +79,7 @@ def on_device(name: DeviceName, program: Program, keep: bool = False) -> Executo
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own variable: on the CPU, for tests
         options = {"device": "cpu" if interpreted else "cuda" if name.number is None else f"cuda:{name.number}"}
     try:
-        executor: Executor = device_package(name).make(program, keep=keep, **options)
+        executor: DeviceExecutor = device_package(name).make(program, keep=keep, **options)
     except ImportError as error:
         raise BackendError(f"backend {name.kind} needs a package that is missing here ({error}); use cpu") from error
     return executor
@@ -100,7 +103,7 @@ def vendor_package() -> ModuleType:
         raise BackendError(f"backend vendor needs PyTorch ({error}); install torch, or use cpu") from error
 
 
-def evaluate(program: Program, inputs: Mapping[str, Array], backend: str = "cpu") -> dict[str, Array]:
+def evaluate(program: Program, inputs: Mapping[str, Array], backend: Backend = "cpu") -> dict[str, Array]:
     """All outputs of one step by name, from all inputs by name (no name may serve two roles)."""
     names = [i.name for i in program.inputs]
     if len(set(names)) != len(names) or set(names) != set(inputs):

@@ -112,7 +112,7 @@ def _keeping(program: Program, backend: str) -> tuple[backends.Executor, Callabl
         return vendor, vendor.value
     if isinstance(name, DeviceName):
         device = backends.on_device(name, program, keep=True)
-        return device, device.value  # type: ignore[attr-defined]
+        return device, device.value
     if name == "cpu":
         from gensyn_verify.backends import cpu
 

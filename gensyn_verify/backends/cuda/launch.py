@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gensyn_verify.backends.cuda import ptx
 from gensyn_verify.backends.device.plan import (
     ALIGN,
+    OUTSIDE,
     Call,
     Copy,
     Dot,
@@ -44,7 +46,7 @@ MOST_DOT = (1 << 26) - 1  # m, n and k, whose products with a thread's stride ar
 MOST_PARTIAL_BYTES = 1 << 28  # of the chains of a split dot
 _GRID_Z = 65535
 _IDENTITY = ScalarProgram((Reg.f32,), (), (), (0,))
-OUTSIDE = {Dtype.f32: 0x7FC00000, Dtype.bf16: 0x7FC0, Dtype.f16: 0x7E00}  # what a gather finds there
+C = TypeVar("C", Map, Scan)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Launches:
     shared_bytes: int
     capability: int
     launches: list[Launch] = field(default_factory=list)
-    written: dict[str, str] = field(default_factory=dict)  # kernels for this plan: name -> text
+    kernels: dict[Map | Scan, ptx.Kernel] = field(default_factory=dict)  # written for this plan
     scratch_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -94,7 +96,11 @@ class Launches:
 
     @property
     def module(self) -> str:
-        return ptx.HEADER + "".join(self.written.values())
+        return ptx.HEADER + "".join({kernel.name: kernel.text for kernel in self.kernels.values()}.values())
+
+    def moved(self, base: int) -> Launches:
+        """The same for an arena elsewhere."""
+        return Launches(self.plan, base, self.multiprocessors, self.shared_bytes, self.capability, kernels=self.kernels)
 
     @property
     def scratch_begin(self) -> int:
@@ -117,7 +123,7 @@ class Launches:
             case Map():
                 self.map(call)
             case Scan():
-                self._written(ptx.scan_kernel(call, self.plan.program.scalar_programs[call.program]), call)
+                self._written(ptx.scan_kernel, call, self.plan.program.scalar_programs[call.program])
             case Dot():
                 self.dot(call)
             case Reduce():
@@ -150,14 +156,16 @@ class Launches:
     ) -> None:
         self.launches.append(Launch(module, kernel, grid, threads, shared, (words,)))
 
-    def _written(self, kernel: ptx.Kernel, call: Map | Scan) -> None:
-        self.written[kernel.name] = kernel.text
+    def _written(self, write: Callable[[C, ScalarProgram], ptx.Kernel], call: C, scalar: ScalarProgram) -> None:
+        if call not in self.kernels:
+            self.kernels[call] = write(call, scalar)
+        kernel = self.kernels[call]
         addresses = tuple(_words(self.base + v.offset) for v in (*call.inputs, *call.outputs))
         grid = (-(-kernel.threads // ptx.THREADS), 1, 1)
         self.launches.append(Launch("", kernel.name, grid, ptx.THREADS, 0, addresses))
 
     def map(self, call: Map) -> None:
-        self._written(ptx.map_kernel(call, self.plan.program.scalar_programs[call.program]), call)
+        self._written(ptx.map_kernel, call, self.plan.program.scalar_programs[call.program])
 
     # ---- dot
 
@@ -211,7 +219,7 @@ class Launches:
         shape = (batch * count,)
         at = self.scratch(4 * batch * count)
         call = Map(0, shape, (View(offset, dtype, (1,)),), (View(at - self.base, Dtype.f32, (1,)),))
-        self._written(ptx.map_kernel(call, _IDENTITY), call)
+        self._written(ptx.map_kernel, call, _IDENTITY)
         return at
 
     @staticmethod

@@ -52,13 +52,13 @@ class CudaMachine:
     def _prepare(self, plan: Plan, stream: int | None) -> None:
         device = self.device
         shape = (device.multiprocessors, device.shared_bytes, device.capability)
-        needed, free = Launches(plan, 0, *shape).total_bytes, driver.free_bytes()
+        planned = Launches(plan, 0, *shape)
+        needed, free = planned.total_bytes, driver.free_bytes()
         if needed > free:
             raise LimitError(f"the program needs {needed} bytes on {device.name}, which has {free} free")
         self._memory = driver.Memory(max(needed, 64))
-        planned = Launches(plan, self._memory.address, *shape)
-        self._launches = planned.launches
-        self._modules = {"": driver.Module(planned.module, "kernels of the program")} if planned.written else {}
+        self._launches = planned.moved(self._memory.address).launches
+        self._modules = {"": driver.Module(planned.module, "kernels of the program")} if planned.kernels else {}
         self.stream = driver.Stream(stream)
         for launch in self._launches:
             self._load(launch.module)

@@ -79,10 +79,7 @@ class _Fuser:
             types = [self.program.value_types[u] for u in inside]
             if any(t.dtype.size != 4 and t.dtype.reg is not Reg.boolean for t in types):
                 continue
-            members = [*group.members, n]
-            scalar, inputs, kept = self.combine(members)
-            size = len(scalar.code) + len(scalar.constants) if scalar else MAX_INSTRUCTIONS + 1
-            if size <= MAX_INSTRUCTIONS and len(inputs) <= MAX_INPUTS and len(kept) <= MAX_OUTPUTS:
+            if self.combine([*group.members, n])[0] is not None:
                 return group
         return None
 
@@ -92,7 +89,8 @@ class _Fuser:
         inside, own = set(members), {v for n in members for v in self.outputs(n)}
         inputs = list(dict.fromkeys(v for n in members for v in p.nodes[n].inputs if v not in own))
         kept = [v for n in members for v in self.outputs(n) if self.readers[v] - inside]
-        programs = [p.scalar_programs[p.nodes[n].op.program] for n in members]  # type: ignore[attr-defined]
+        maps = [op for op in (p.nodes[n].op for n in members) if isinstance(op, ops.Map)]  # all of them are
+        programs = [p.scalar_programs[op.program] for op in maps]
         size = sum(len(s.code) for s in programs)
         if size > MAX_INSTRUCTIONS or len(inputs) > MAX_INPUTS or not kept or len(kept) > MAX_OUTPUTS:
             return None, inputs, kept

@@ -17,6 +17,7 @@ from gensyn_verify.program.program import Program
 from gensyn_verify.program.types import Dtype, Shape
 
 ALIGN = 64  # of every tensor that is not a view, in bytes
+OUTSIDE = {Dtype.f32: 0x7FC00000, Dtype.bf16: 0x7FC0, Dtype.f16: 0x7E00}  # what a gather gives for a bad index; else 0
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,15 @@ class View:
     offset: int
     dtype: Dtype
     strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor of a kernel: strides, in elements, over the kernel's shape; `step` along a scan's first axis."""
+
+    dtype: Dtype
+    strides: tuple[int, ...]
+    step: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ SORT_TILE = 2048
 MAX_AXES = 16
 FLAG_BYTES = 16  # of a guarded call: risky; then for dot what gv_exponents found of a and b
 ROUNDING = {f"{name}.f32" for name in ("add", "sub", "mul", "div", "sqrt", "fma")}
-OUTSIDE = {Dtype.f32: 0x7FC00000, Dtype.bf16: 0x7FC0, Dtype.f16: 0x7E00}  # what gather gives for a bad index
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class Lowering:
         return flat("gv_fill", (c.target, c.size, c.count, c.bits), c.count)
 
     def _gather(self, c: plan.Gather, flag: int) -> list[Launch]:
-        given = (c.data, c.index, c.out, c.rows, c.row, c.count, c.dtype.size, OUTSIDE.get(c.dtype, 0))
+        given = (c.data, c.index, c.out, c.rows, c.row, c.count, c.dtype.size, plan.OUTSIDE.get(c.dtype, 0))
         return flat("gv_gather", given, c.count * c.row)
 
     def _keys(self, x: int, dtype: Dtype, rows: int, row: int, targets: int, out: int) -> tuple[int, ...]:

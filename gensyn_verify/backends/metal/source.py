@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from gensyn_verify.backends.device.plan import Map, Scan, collapse
+from gensyn_verify.backends.device.plan import Map, Operand, Scan, collapse
 from gensyn_verify.program.scalar import ScalarProgram
 from gensyn_verify.program.types import Dtype
 
@@ -65,15 +65,6 @@ def kernels() -> str:
     """One source with the kernels of every node kind that needs no scalar program."""
     folder = files("gensyn_verify") / "kernels" / "metal"
     return "\n".join((folder / f"{name}.metal").read_text() for name in FILES)
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A tensor of a kernel: strides, in elements, over the kernel's shape; `step` along a scan's first axis."""
-
-    dtype: Dtype
-    strides: tuple[int, ...]
-    step: int = 0
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from gensyn_verify.program.types import Dtype
 
 BLOCK = 1024  # lanes a program of kernels without an order
 TILE = 64  # rows and columns of c a program of dot, at most
-OUTSIDE = {Dtype.f32: 0x7FC00000, Dtype.bf16: 0x7FC0, Dtype.f16: 0x7E00}  # what gather gives for a bad index
 _CARRIER = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
@@ -205,7 +204,7 @@ class TritonMachine:
         views = (*c.inputs, *c.outputs)
         n = math.prod(c.shape)
         shape, strides = plan.collapse(c.shape, [v.strides for v in views])
-        operands = tuple(triton_map.Operand(v.dtype, s) for v, s in zip(views, strides, strict=True))
+        operands = tuple(plan.Operand(v.dtype, s) for v, s in zip(views, strides, strict=True))
         kernel = triton_map.map_kernel(
             triton_map.Elementwise(
                 scalar,
@@ -227,7 +226,7 @@ class TritonMachine:
         steps = [0 if i < carried else v.strides[0] for i, v in enumerate(views)]
         n = math.prod(c.shape[1:])
         shape, strides = plan.collapse(c.shape[1:], inner)
-        operands = tuple(triton_map.Operand(v.dtype, s, step) for v, s, step in zip(views, strides, steps, strict=True))
+        operands = tuple(plan.Operand(v.dtype, s, step) for v, s, step in zip(views, strides, steps, strict=True))
         kernel = triton_map.scan_kernel(
             triton_map.Elementwise(
                 scalar,
@@ -312,7 +311,7 @@ class TritonMachine:
         J = _above(c.row, BLOCK)
         rows = BLOCK // J
         args = (self._at(c.data, size), self._at(c.index, 4), self._at(c.out, size), c.count, c.rows, c.row)
-        constants = {"OUTSIDE": OUTSIDE.get(c.dtype, 0), "INDICES": rows, "COLUMNS": J}
+        constants = {"OUTSIDE": plan.OUTSIDE.get(c.dtype, 0), "INDICES": rows, "COLUMNS": J}
         return [Launch(triton_gather.gather_kernel, -(-c.count // rows) * -(-c.row // J), args, constants)]
 
     def _sorted_keys(
