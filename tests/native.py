@@ -27,6 +27,16 @@ def machine(isa: str, threads: int = 1) -> Iterator[None]:
         _native.set_threads(before[1])
 
 
+@contextmanager
+def backend(name: str) -> Iterator[str]:
+    """The definition ("reference"), or the native kernels on the instruction set of this name; the backend's name."""
+    if name == "reference":
+        yield name
+        return
+    with machine(name, _native.get_threads()):
+        yield "cpu"
+
+
 def bits(a: Array) -> Array:
     return np.ascontiguousarray(a).view(f"u{a.dtype.itemsize}")
 

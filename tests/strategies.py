@@ -126,6 +126,42 @@ def programs(draw: st.DrawFn) -> Program:
     return g.build()
 
 
+def random_inputs(program: Program, seed: int = 0, special: float = 0.3) -> dict[str, Array]:
+    """A tensor of `random_tensor` for every input of any role, by name."""
+    rng = np.random.default_rng(seed)
+    return {i.name: random_tensor(rng, i.type.dtype, i.type.shape, special) for i in program.inputs}
+
+
+def dot_program(
+    m: int,
+    n: int,
+    k: int,
+    dtypes: tuple[Dtype, ...] = (Dtype.f32,) * 3,
+    transpose: tuple[bool, bool] = (False, False),
+    batch: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
+) -> Program:
+    """One dot of "a" and "b", stored transposed or not, with the batch axes of each; its result is "c"."""
+    g = ProgramBuilder()
+    a = g.input("batch", "a", TensorType(dtypes[0], (*batch[0], *((k, m) if transpose[0] else (m, k)))))
+    b = g.input("batch", "b", TensorType(dtypes[1], (*batch[1], *((n, k) if transpose[1] else (k, n)))))
+    g.output("metric", "c", g.dot(a, b, *transpose, dtype=dtypes[2]))
+    return g.build()
+
+
+def rows_program(dtype: Dtype, out: Dtype, rows: int, row: list[int], index: list[int]) -> Program:
+    """Rows of "data" and "source" by the indices "where": gathered, added, and added into `out` where it fits."""
+    g = ProgramBuilder()
+    data = g.input("batch", "data", TensorType(dtype, (rows, *row)))
+    source = g.input("batch", "source", TensorType(dtype, (*index, *row)))
+    where = g.input("batch", "where", TensorType(Dtype.i32, tuple(index)))
+    g.output("metric", "gathered", g.gather(data, where))
+    if dtype is not Dtype.boolean:
+        g.output("metric", "added", g.scatter_add(source, where, rows))
+        if out.reg is dtype.reg:
+            g.output("metric", "narrow", g.emit(ops.ScatterAdd(rows, out), source, where)[0])
+    return g.build()
+
+
 @st.composite
 def chains(draw: st.DrawFn) -> Program:
     """Maps of random scalar programs over each other's values, broadcast ones too, with now and then another node.

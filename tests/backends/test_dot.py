@@ -10,32 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native import check_against_reference
-from strategies import F32_SPECIAL, random_tensor
+from strategies import F32_SPECIAL, dot_program, random_tensor
 
 from gensyn_verify import backends
 from gensyn_verify.backends.arrays import CARRIER, Array
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType
+from gensyn_verify.program import Dtype, Program
 
 FLOATS = (Dtype.f32, Dtype.bf16, Dtype.f16)
 F32_3 = (Dtype.f32,) * 3
 FORMATS = {Dtype.f32: exact.F32, Dtype.bf16: exact.BF16, Dtype.f16: exact.F16}
 # Ends of blocks of k: 128 each, the last 65 to 192; six of them make one pass over the result.
 BLOCK_ENDS = [64, 65, 127, 128, 129, 191, 192, 193, 255, 256, 257, 320, 321, 448, 449, 832, 833]
-
-
-def dot_program(
-    m: int,
-    n: int,
-    k: int,
-    dtypes: tuple[Dtype, Dtype, Dtype] = F32_3,
-    transpose: tuple[bool, bool] = (False, False),
-    batch: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
-) -> Program:
-    g = ProgramBuilder()
-    a = g.input("batch", "a", TensorType(dtypes[0], (*batch[0], *((k, m) if transpose[0] else (m, k)))))
-    b = g.input("batch", "b", TensorType(dtypes[1], (*batch[1], *((n, k) if transpose[1] else (k, n)))))
-    g.output("metric", "c", g.dot(a, b, *transpose, dtype=dtypes[2]))
-    return g.build()
 
 
 def random_inputs(program: Program, seed: int, special: float = 0.0) -> dict[str, Array]:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native import check_against_reference
-from strategies import random_tensor
+from strategies import random_tensor, rows_program
 
 from gensyn_verify import backends
-from gensyn_verify.program import Dtype, ProgramBuilder, TensorType, ops
+from gensyn_verify.program import Dtype, ProgramBuilder, TensorType
 
 
 @settings(max_examples=80, deadline=None)
@@ -26,16 +26,7 @@ def test_rows_are_gathered_and_added_in_source_order(
     dtype: Dtype, out: Dtype, rows: int, row: list[int], index: list[int], seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    g = ProgramBuilder()
-    data = g.input("batch", "data", TensorType(dtype, (rows, *row)))
-    source = g.input("batch", "source", TensorType(dtype, (*index, *row)))
-    where = g.input("batch", "where", TensorType(Dtype.i32, tuple(index)))
-    g.output("metric", "gathered", g.gather(data, where))
-    if dtype is not Dtype.boolean:
-        g.output("metric", "added", g.scatter_add(source, where, rows))
-        if out.reg is dtype.reg:
-            g.output("metric", "narrow", g.emit(ops.ScatterAdd(rows, out), source, where)[0])
-    program = g.build()
+    program = rows_program(dtype, out, rows, row, index)
     inputs = {i.name: random_tensor(rng, i.type.dtype, i.type.shape) for i in program.inputs if i.name != "where"}
     if any(i.name == "where" for i in program.inputs):
         inputs["where"] = rng.integers(-2, rows + 2, index).astype(np.int32)

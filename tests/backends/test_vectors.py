@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import exact_numerics as exact
 import make_vectors as make
+import native
 import numpy as np
 import pytest
 
-from gensyn_verify import _native
 from gensyn_verify.backends import reference
 from gensyn_verify.errors import ProgramError
 from gensyn_verify.program import ops
@@ -19,16 +19,11 @@ from gensyn_verify.program.types import Dtype, Reg, TensorType
 VECTORS = {name: json.loads((make.VECTORS / f"{name}.json").read_text()) for name in make.FILES}
 
 
-@pytest.fixture(params=["reference", *_native.supported_isas()])
+@pytest.fixture(params=["reference", *native.ISAS])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The definition, then the native backend on each instruction set."""
-    if request.param == "reference":
-        yield "reference"
-        return
-    before = _native.isa()
-    _native.use_isa(request.param)
-    yield "cpu"
-    _native.use_isa(before)
+    with native.backend(request.param) as name:
+        yield name
 
 
 def types(*tensors: make.Json) -> list[TensorType]:

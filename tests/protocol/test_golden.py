@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import native
 import pytest
 
-from gensyn_verify import _native
 from gensyn_verify.protocol.identity import Identity
 from gensyn_verify.protocol.replay import replay
 from gensyn_verify.protocol.report import Verdict
@@ -63,16 +63,11 @@ def test_unfinished_golden_run_is_taken_up(folder: Path, tmp_path: Path) -> None
 # same distances on every one
 
 
-@pytest.fixture(params=[*_native.supported_isas(), "reference"])
+@pytest.fixture(params=[*native.ISAS, "reference"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The native kernels of every instruction set, and the definition."""
-    if request.param == "reference":
-        yield "reference"
-        return
-    best = _native.isa()
-    _native.use_isa(request.param)
-    yield "cpu"
-    _native.use_isa(best)
+    with native.backend(request.param) as name:
+        yield name
 
 
 @pytest.mark.parametrize(("name", "verdict"), [("run", Verdict.ACCEPT), ("forged", Verdict.REJECT)])

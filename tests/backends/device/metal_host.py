@@ -140,7 +140,7 @@ def on_metal(
         return machines[-1]
 
     with nullcontext() if guard else no_guard():
-        results = backends.evaluate(program, inputs, lambda p: Executor(p, make, keep))  # type: ignore[arg-type]
+        results = backends.evaluate(program, inputs, lambda p: Executor(p, make, keep))
     return results, machines[0]
 
 

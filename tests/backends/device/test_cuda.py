@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from emulation.fixtures import emulated, has_ptx
 from hypothesis import HealthCheck, given, settings
-from strategies import chains, programs, random_tensor
+from native import assert_same_bits
+from strategies import chains, programs, random_inputs, random_tensor
 
 from gensyn_verify import _native, backends
 from gensyn_verify.backends import cuda
@@ -63,18 +64,11 @@ def standin(tmp_path: Path) -> Iterator[None]:
         yield
 
 
-def inputs_of(program: Program, seed: int = 0) -> dict[str, Array]:
-    rng = np.random.default_rng(seed)
-    return {i.name: random_tensor(rng, i.type.dtype, i.type.shape) for i in program.inputs}
-
-
 def check(program: Program, inputs: dict[str, Array] | None = None, **options: Any) -> None:
-    inputs = inputs_of(program) if inputs is None else inputs
+    inputs = random_inputs(program) if inputs is None else inputs
     wanted = backends.evaluate(program, inputs)
     found = backends.evaluate(program, inputs, lambda p: cuda.make(p, **options))
-    for name, array in wanted.items():
-        assert found[name].dtype == array.dtype
-        assert found[name].tobytes() == array.tobytes(), name
+    assert_same_bits(found, wanted, "cuda")
 
 
 def one(op: ops.Op, *types: TensorType) -> Program:
@@ -256,7 +250,7 @@ def test_chains_of_maps(way: str, program: Program) -> None:
 @given(program=chains())
 def test_fused_maps_are_the_same_program(program: Program) -> None:
     fused = fuse_maps(program)
-    inputs = inputs_of(program)
+    inputs = random_inputs(program)
     wanted, found = backends.evaluate(program, inputs), backends.evaluate(fused, inputs)
     assert all(found[name].tobytes() == array.tobytes() for name, array in wanted.items())
     assert len(fused.nodes) <= len(program.nodes)
@@ -275,7 +269,7 @@ def test_fusion_leaves_one_map_of_a_chain() -> None:
 
 def test_values_of_every_node_are_kept(way: str) -> None:
     program = one(ops.Dot(False, True, f32), TensorType(f32, (9, 40)), TensorType(f32, (7, 40)))
-    kept, inputs = cuda.make(program, keep=True), inputs_of(program)
+    kept, inputs = cuda.make(program, keep=True), random_inputs(program)
     kept.step(inputs, {})
     wanted = backends.evaluate(program, inputs)["y0"]
     assert kept.value(2).tobytes() == wanted.tobytes()

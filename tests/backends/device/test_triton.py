@@ -12,7 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native import assert_same_bits
-from strategies import broadcastable, programs, random_tensor, scalar_programs, special_words, storage
+from strategies import (
+    broadcastable,
+    dot_program,
+    programs,
+    random_inputs,
+    random_tensor,
+    rows_program,
+    scalar_programs,
+    special_words,
+    storage,
+)
 
 from gensyn_verify import _native, backends
 from gensyn_verify.backends import reference
@@ -49,12 +59,7 @@ def interpreted() -> Iterator[None]:
 
 def check(program: Program, inputs: dict[str, Array], definition: str = "reference") -> None:
     wanted = backends.evaluate(program, inputs, definition)
-    assert_same_bits(backends.evaluate(program, inputs, TRITON), wanted, "triton")  # type: ignore[arg-type]
-
-
-def random_inputs(program: Program, seed: int, special: float = 0.3) -> dict[str, Array]:
-    rng = np.random.default_rng(seed)
-    return {i.name: random_tensor(rng, i.type.dtype, i.type.shape, special) for i in program.inputs}
+    assert_same_bits(backends.evaluate(program, inputs, TRITON), wanted, "triton")
 
 
 def one_map(scalar: ScalarProgram, types: list[TensorType], shape: tuple[int, ...], dtypes: list[Dtype]) -> Program:
@@ -176,21 +181,6 @@ def test_places_beyond_31_bits_are_counted_in_64(monkeypatch: pytest.MonkeyPatch
 # ---- dot ----
 
 
-def dot_program(
-    m: int,
-    n: int,
-    k: int,
-    dtypes: tuple[Dtype, ...] = (F, F, F),
-    transpose: tuple[bool, bool] = (False, False),
-    batch: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
-) -> Program:
-    g = ProgramBuilder()
-    a = g.input("batch", "a", TensorType(dtypes[0], (*batch[0], *((k, m) if transpose[0] else (m, k)))))
-    b = g.input("batch", "b", TensorType(dtypes[1], (*batch[1], *((n, k) if transpose[1] else (k, n)))))
-    g.output("metric", "c", g.dot(a, b, *transpose, dtype=dtypes[2]))
-    return g.build()
-
-
 @pytest.mark.parametrize("k", [0, 1, 8, 127, 128, 129, 192, 193, 256, 320, 321, 769])
 @pytest.mark.parametrize("special", [0.0, 0.02])
 def test_dot_keeps_the_blocked_chain(k: int, special: float) -> None:
@@ -300,16 +290,7 @@ def test_random_reductions(data: st.DataObject) -> None:
     seed=st.integers(0, 99),
 )
 def test_rows_are_gathered_and_added_in_source_order(dtype, out, rows, row, index, seed) -> None:  # type: ignore[no-untyped-def]
-    g = ProgramBuilder()
-    data = g.input("batch", "data", TensorType(dtype, (rows, *row)))
-    source = g.input("batch", "source", TensorType(dtype, (*index, *row)))
-    where = g.input("batch", "where", TensorType(Dtype.i32, tuple(index)))
-    g.output("metric", "gathered", g.gather(data, where))
-    if dtype is not Dtype.boolean:
-        g.output("metric", "added", g.scatter_add(source, where, rows))
-        if out.reg is dtype.reg:
-            g.output("metric", "narrow", g.emit(ops.ScatterAdd(rows, out), source, where)[0])
-    program = g.build()
+    program = rows_program(dtype, out, rows, row, index)
     inputs = random_inputs(program, seed)
     if "where" in inputs:
         inputs["where"] = np.random.default_rng(seed).integers(-2, rows + 2, index).astype(np.int32)
