@@ -137,7 +137,7 @@ void bind_executor(py::module_& m) {
                  Bytes bytes(program);
                  py::gil_scoped_release release;
                  return std::make_unique<Executor>(gv::decode_program(bytes.data(), bytes.size()),
-                                                   gv::ExecutorOptions{keep, fuse, memory_limit});
+                                                   gv::ExecutorOptions{keep, fuse, false, memory_limit});
              }),
              py::arg("program"), py::arg("keep") = false, py::arg("fuse") = true, py::arg("memory_limit") = -1)
         .def_property_readonly("arena_bytes", &Executor::arena_bytes)
@@ -225,17 +225,21 @@ struct Told : gv::PlanWriter {
     void sort(int64_t x, gv::Dtype dtype, int64_t out, int64_t rows, int64_t row) override {
         call("sort", x, int(dtype), out, rows, row);
     }
-    void begin_region(int64_t, int64_t, int64_t, std::vector<gv::PrivateValue>, std::vector<gv::Stream>) override {}
-    void end_region() override {}
+    void begin_region(int64_t rows, int64_t, int64_t scratch_bytes, std::vector<gv::PrivateValue> values,
+                      std::vector<gv::Stream>) override {
+        py::list out;
+        for (const gv::PrivateValue& v : values) out.append(py::make_tuple(v.offset, v.bytes, v.row_bytes, v.scratch));
+        call("begin_region", rows, scratch_bytes, py::tuple(out));
+    }
+    void end_region() override { call("end_region"); }
 };
 
 void bind_device_plan(py::module_& m) {
     m.def(
         "device_plan",
-        [](const py::buffer& program, bool keep) {
+        [](const py::buffer& program, bool keep, bool regions) {
             Bytes bytes(program);
-            gv::ExecutorOptions options;
-            options.keep = keep, options.fuse = false, options.memory_limit = INT64_MAX;
+            const gv::ExecutorOptions options{keep, regions, true, INT64_MAX};
             const gv::PlannedProgram planned(gv::decode_program(bytes.data(), bytes.size()), options);
             const auto places = [](const std::vector<gv::Place>& all) {
                 py::list out;
@@ -249,7 +253,7 @@ void bind_device_plan(py::module_& m) {
             return py::make_tuple(planned.arena_bytes(), told.calls, places(planned.places()), places(planned.states()),
                                   places(planned.metrics()));
         },
-        py::arg("program"), py::arg("keep"),
+        py::arg("program"), py::arg("keep"), py::arg("regions"),
         "Where a program's values lie in an arena and the calls of a step: (bytes, calls, values, states, metrics).");
 }
 

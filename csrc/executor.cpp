@@ -17,6 +17,8 @@
 namespace gv {
 namespace {
 
+constexpr int64_t DEVICE_SCRATCH = int64_t(24) << 10;  // bytes of a row's private values
+
 int64_t physical_memory() { return int64_t(sysconf(_SC_PAGESIZE)) * int64_t(sysconf(_SC_PHYS_PAGES)); }
 
 // The place with its last two axes swapped, where that is contiguous.
@@ -82,6 +84,7 @@ class Planner {
     void place_metrics();
     void place_states();
     void assign_arena();
+    static void keep_small(std::vector<Root*>& roots, int64_t rows);
     void assign_scratch(const Region& region, Private& part);
     const Place* output_to_share(const Root& root, const std::unordered_set<const Root*>& taken) const;
     bool usable(const Op& op, uint32_t v) const;
@@ -102,7 +105,7 @@ class Planner {
     void call(PlanWriter& plan, const Node& node, const Layout& op) const;
 
     const Program& p_;
-    const bool keep_;
+    const bool keep_, device_;
     std::deque<Root> roots_;
     std::vector<bool> is_view_;                          // nodes whose value is a view: nothing is called
     std::unordered_map<uint32_t, size_t> in_place_;      // value -> state input whose memory it takes
@@ -116,7 +119,11 @@ class Planner {
 };
 
 Planner::Planner(const Program& program, const ExecutorOptions& options)
-    : p_(program), keep_(options.keep), is_view_(program.nodes.size()), region_of_(program.nodes.size(), -1) {
+    : p_(program),
+      keep_(options.keep),
+      device_(options.device),
+      is_view_(program.nodes.size()),
+      region_of_(program.nodes.size(), -1) {
     for (size_t v = 0; v < p_.inputs.size(); v++) {
         places.push_back(add(p_.types[v], -1));
         places.back().root->dies = FOREVER;
@@ -176,7 +183,7 @@ void Planner::find_fused() {
     for (size_t n = 0; n < end(); n++)
         for (uint32_t i = 0; i < p_.nodes[n].count; i++)
             if (in_place_.count(p_.nodes[n].first + i)) updates[n] = true;
-    regions = find_regions(p_, updates);
+    regions = find_regions(p_, updates, device_);
     parts_.resize(regions.size());
     for (size_t r = 0; r < regions.size(); r++)
         for (size_t n = regions[r].first; n <= regions[r].last; n++) region_of_[n] = int(r);
@@ -278,6 +285,7 @@ void Planner::assign_arena() {
         const int64_t last = int64_t(regions[r].last);
         roots.erase(std::remove_if(roots.begin(), roots.end(), [&](Root* root) { return root->dies > last; }),
                     roots.end());
+        if (device_ && regions[r].rows > 1) keep_small(roots, regions[r].rows);
         hidden.insert(roots.begin(), roots.end());
     }
     std::vector<Root*> open;
@@ -288,7 +296,7 @@ void Planner::assign_arena() {
         std::unordered_set<const Root*> taken(parts_[r].roots.begin(), parts_[r].roots.end());
         std::vector<Root*> alone;
         for (Root* root : parts_[r].roots) {
-            const Place* output = output_to_share(*root, taken);
+            const Place* output = device_ ? nullptr : output_to_share(*root, taken);
             if (output) {
                 root->offset = output->root->offset;
                 taken.insert(output->root);
@@ -299,6 +307,18 @@ void Planner::assign_arena() {
         parts_[r].roots = std::move(alone);
         assign_scratch(regions[r], parts_[r]);
     }
+}
+
+// Of a device's private values, those whose rows fit its scratch memory together; the others lie in the arena.
+void Planner::keep_small(std::vector<Root*>& roots, int64_t rows) {
+    int64_t left = DEVICE_SCRATCH;
+    const auto too_large = [&](const Root* root) {
+        const int64_t bytes = aligned(root->nbytes / rows);
+        if (bytes > left) return true;
+        left -= bytes;
+        return false;
+    };
+    roots.erase(std::remove_if(roots.begin(), roots.end(), too_large), roots.end());
 }
 
 // The output of a region in whose memory one of its private values may lie: the map that writes it reads that value

@@ -12,6 +12,8 @@ int64_t least_elements = 1 << 14;  // below, everything is in cache anyway
 int64_t block_elements = 1 << 15;  // of the widest value, a block of rows: a few of these fit the second cache level
 constexpr int64_t MOST_ROW_ELEMENTS = 1 << 16;
 constexpr size_t MOST_NODES = 64;
+constexpr size_t MOST_TENSORS = 256;                        // of a device's regions: parameters of a kernel
+constexpr int64_t MANY_ROWS = 128, FEW_ELEMENTS = 1 << 15;  // and so many rows, or so few elements
 constexpr int NONE = -1;
 
 // How many leading axes hold exactly `rows` (2 or more) positions, or NONE.
@@ -47,7 +49,8 @@ bool walks_rows(const Place& place, int lead, int64_t rows) {
 
 class Finder {
   public:
-    Finder(const Program& program, const std::vector<bool>& excluded) : p_(program), taken_(excluded) {
+    Finder(const Program& program, const std::vector<bool>& excluded, bool device)
+        : p_(program), device_(device), taken_(excluded) {
         place_values();
     }
 
@@ -59,6 +62,8 @@ class Finder {
             const Ints& shape = read(n, 0).type.shape;
             grow(n, element_count(Ints(shape.begin(), shape.begin() + reduce->axes[0])));
         }
+        for (size_t n = 0; device_ && n < p_.nodes.size(); n++)
+            if (std::holds_alternative<Dot>(p_.nodes[n].op)) add_epilogue(n);
         for (size_t n = 0; n < p_.nodes.size(); n++)
             if (const Map* map = std::get_if<Map>(&p_.nodes[n].op)) grow(n, element_count(map->shape));
         std::sort(regions_.begin(), regions_.end(), [](const Region& a, const Region& b) { return a.first < b.first; });
@@ -94,15 +99,52 @@ class Finder {
         while (last - first < MOST_NODES && first > 0 && all_fit(first - 1, last, rows)) first--;
         std::vector<size_t> nodes;
         int64_t widest = 0;
+        size_t tensors = 0;
         for (size_t n = first; n <= last; n++) {
             if (is_layout(p_.nodes[n].op)) continue;
             nodes.push_back(n);
+            tensors += p_.nodes[n].inputs.size() + p_.nodes[n].count;
             widest = std::max(widest, elements(n));
         }
-        if (nodes.size() < 2 || widest < least_elements || widest / rows > MOST_ROW_ELEMENTS) return;
-        const int64_t block_rows = std::max<int64_t>(1, block_elements * rows / widest);
+        if (nodes.size() < 2 || widest / rows > MOST_ROW_ELEMENTS) return;
+        if (device_ ? rows < MANY_ROWS && widest > FEW_ELEMENTS : widest < least_elements) return;
+        if (device_ && tensors > MOST_TENSORS) return;
+        const int64_t block_rows = device_ ? 1 : std::max<int64_t>(1, block_elements * rows / widest);
         regions_.push_back({nodes.front(), nodes.back(), rows, block_rows, streams(nodes, rows)});
         for (size_t n = nodes.front(); n <= nodes.back(); n++) taken_[n] = true;
+    }
+
+    // The dot n and the maps behind it that read nothing that is computed there but element by element, as it is
+    // stored.
+    void add_epilogue(size_t n) {
+        const TensorType& c = p_.types[p_.nodes[n].first];
+        if (taken_[n] || c.dtype != Dtype::f32 || c.elements() == 0) return;
+        size_t last = n, tensors = 0;
+        for (size_t m = n + 1; m < p_.nodes.size() && m - n < MOST_NODES && !taken_[m]; m++) {
+            const Node& node = p_.nodes[m];
+            if (is_layout(node.op) && producer(places_[node.first]) < int64_t(m)) continue;  // a view
+            tensors += node.inputs.size() + node.count;
+            if (tensors > MOST_TENSORS || !ends(m, n, c.elements())) break;
+            last = m;
+        }
+        if (last == n) return;
+        regions_.push_back({n, last, 1, 1, {}});
+        for (size_t k = n; k <= last; k++) taken_[k] = true;
+    }
+
+    // Whether node m is a map of so many elements that reads values of the dot n or of maps behind it, as they lie.
+    bool ends(size_t m, size_t n, int64_t elements) const {
+        const Map* map = std::get_if<Map>(&p_.nodes[m].op);
+        if (!map || element_count(map->shape) != elements) return false;
+        bool reads = false;
+        for (size_t i = 0; i < p_.nodes[m].inputs.size(); i++) {
+            const Place place = as_read(m, i);
+            if (producer(place) < int64_t(n)) continue;
+            const bool narrow = dtype_size(place.type.dtype) != 4 && place.type.dtype != Dtype::boolean;
+            if (narrow || !place.contiguous() || place.start != 0) return false;
+            reads = true;
+        }
+        return reads;
     }
 
     int64_t elements(size_t n) const {
@@ -140,6 +182,11 @@ class Finder {
         const Map* map = std::get_if<Map>(&node.op);
         const Reduce* reduce = std::get_if<Reduce>(&node.op);
         if (!map && !reduce) return false;
+        if (device_ && reduce) {
+            const bool position =
+                Reduction(reduce->op) == Reduction::argmax || Reduction(reduce->op) == Reduction::argmin;
+            if (position || p_.types[node.first].elements() != rows || read(n, 0).type.elements() == 0) return false;
+        }
         const Ints& shape = map ? map->shape : read(n, 0).type.shape;
         const int64_t axes = reduce && !reduce->axes.empty() ? reduce->axes[0] : int64_t(shape.size());
         const int lead = leading_axes(shape, rows);
@@ -155,6 +202,7 @@ class Finder {
     }
 
     const Program& p_;
+    const bool device_;
     std::vector<bool> taken_;
     std::deque<Root> roots_;  // born: the node that writes it
     std::vector<Place> places_;
@@ -163,8 +211,8 @@ class Finder {
 
 }  // namespace
 
-std::vector<Region> find_regions(const Program& program, const std::vector<bool>& excluded) {
-    return Finder(program, excluded).find();
+std::vector<Region> find_regions(const Program& program, const std::vector<bool>& excluded, bool device) {
+    return Finder(program, excluded, device).find();
 }
 
 void set_region_elements(int64_t least, int64_t block) { least_elements = least, block_elements = block; }

@@ -12,6 +12,14 @@
 // stored by itself, and `fold` adds them left to right.
 #include "device.h"
 
+// Where an element of c is about to be stored, a float `x` at position `at` of c. Nothing happens to it here: whoever
+// launches the kernel may put instructions in place of this line of its PTX (backends/cuda/epilogue.py).
+#ifdef __CUDACC__
+#define GV_EPILOGUE(x, at) asm volatile("// gv_epilogue %0, %1" : "+f"(x) : "l"(at))
+#else
+#define GV_EPILOGUE(x, at) emulation::epilogue(x, at)
+#endif
+
 #ifndef GV_DOT_TYPE  // of the elements of a and b: f32, bf16 or f16
 #define GV_DOT_TYPE f32
 #endif
@@ -264,6 +272,9 @@ __device__ __forceinline__ void dot(const DotParameters& p) {
         for (int j = 0; j < TN; j += 4) {
             const int column = row_of<TN>(tx, COLUMNS, j);
             const i64 at = c + row * p.n + column;
+#pragma unroll
+            for (int l = 0; l < 4; l++)
+                if (column + l < columns) GV_EPILOGUE(acc[i][j + l], at + l);
             if (whole) {
                 if (column < columns)
                     reinterpret_cast<uint4*>(p.c)[at / 4] =
@@ -332,6 +343,7 @@ GV_KERNEL(gv_dot_fold, gv::FoldParameters, 256, 1) {
     for (gv::i64 e = gv::thread_index(); e < p.count; e += gv::thread_count()) {
         float total = partial[e];
         for (gv::i64 block = 1; block < p.blocks; block++) total = __fadd_rn(total, partial[block * p.count + e]);
+        GV_EPILOGUE(total, e);
         gv::store_float(p.c, e, p.c_dtype, total);
     }
 }

@@ -1,14 +1,17 @@
 // A stand-in for the CUDA driver: the functions that gensyn_verify/backends/cuda/driver.py calls, on the host.
 //
 // Kernels of csrc/cuda run as they were compiled into this library, or, with EMULATION_PTX set, as the PTX that was
-// loaded; kernels that only PTX has always run as PTX. Work on a stream waits until somebody synchronizes, as late as a
-// GPU might do it, so that what reads too early sees old bytes. New device memory is filled with a pattern.
-// EMULATION_SEED picks the schedule of threads, EMULATION_CAPABILITY the compute capability (default 90).
+// loaded; kernels that only PTX has always run as PTX. A dot with an epilogue, KERNEL__DIGEST, runs as it was compiled
+// too, and what it is to do with an element as the PTX that was loaded (build.py: stubs). Work on a stream waits until
+// somebody synchronizes, as late as a GPU might do it, so that what reads too early sees old bytes. New device memory
+// is filled with a pattern. EMULATION_SEED picks the schedule of threads, EMULATION_CAPABILITY the compute capability
+// (default 90).
 #include <dlfcn.h>
 
 #include <deque>
 #include <set>
 
+#include "cuda.h"
 #include "ptx.h"
 
 namespace {
@@ -224,8 +227,10 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
         Dl_info here;
         dladdr(reinterpret_cast<void*>(&cuInit), &here);
         static void* const self = dlopen(here.dli_fname, RTLD_NOW | RTLD_NOLOAD);
-        slot->host = reinterpret_cast<void (*)(const void*)>(dlsym(self, name));
-        if (slot->host) slot->host_bytes = *static_cast<size_t*>(dlsym(self, (std::string(name) + "_bytes").c_str()));
+        const std::string compiled = std::string(name).substr(0, std::string(name).find("__"));
+        slot->host = reinterpret_cast<void (*)(const void*)>(dlsym(self, compiled.c_str()));
+        if (slot->host) slot->host_bytes = *static_cast<size_t*>(dlsym(self, (compiled + "_bytes").c_str()));
+        if (compiled == name) slot->ptx = slot->host ? nullptr : slot->ptx;
     }
     if (!slot->ptx && !slot->host) return not_found;
     return *function = slot.get(), success;
@@ -243,13 +248,21 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     if (grid.count() == 0 || gy > 65535 || gz > 65535 || threads.count() == 0 || threads.count() > 1024 ||
         int(shared) > f.shared_limit)
         return refuse("a launch outside of the limits", invalid_value);
-    std::vector<uint8_t> block(f.host ? f.host_bytes : f.ptx->parameter_bytes);
-    if (f.host)
-        std::memcpy(block.data(), parameters[0], block.size());
-    else
+    // The first parameter of a kernel that was compiled lies first in both.
+    std::vector<uint8_t> block(f.ptx ? f.ptx->parameter_bytes : f.host_bytes);
+    if (f.ptx)
         for (const ptx::Function::Parameter& p : f.ptx->parameters)
             std::memcpy(&block[p.offset], parameters[&p - f.ptx->parameters.data()], p.size);
+    else
+        std::memcpy(block.data(), parameters[0], block.size());
     stream_of(stream).ask([=] {
+        const std::function<float(float, int64_t)> ending = [&](float x, int64_t at) {
+            ptx::Runner runner(*f.ptx, block.data());
+            runner.named("%value") = ptx::to_bits(x), runner.named("%position") = uint64_t(at);
+            runner.run();
+            return ptx::to_float(runner.named("%value"));
+        };
+        emulation::ending = f.ptx ? &ending : nullptr;
         emulation::launch(grid, threads, shared, [&] {
             if (f.host) return f.host(block.data());
             try {

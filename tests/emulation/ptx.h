@@ -392,6 +392,8 @@ class Runner {
     Runner(const Function& f, const uint8_t* parameters)
         : f_(f), parameters_(parameters), r_(f.registers.size(), 0xBADBADBADBADBADBu) {}
 
+    uint64_t& named(const char* name) { return r_[size_t(f_.registers.at(name))]; }
+
     void run() {
         for (size_t pc = 0; pc < f_.code.size();) {
             const Instruction& i = f_.code[pc++];

@@ -1,10 +1,12 @@
 """NVIDIA GPUs through the driver API: no nvcc, no CUDA toolkit and no torch where a program runs.
 
-driver   the driver library, loaded at first use
-ptx      maps and scans as PTX
-kernels  the kernels of csrc/cuda as PTX that ships with the package
-launch   calls of a plan as launches of kernels
-machine  a plan's arena on a device, its launches as one CUDA graph
+driver    the driver library, loaded at first use
+ptx       maps and scans as PTX
+rows      maps and reductions along rows as PTX
+kernels   the kernels of csrc/cuda as PTX that ships with the package
+epilogue  a map in a kernel of dot
+launch    calls of a plan as launches of kernels
+machine   a plan's arena on a device, its launches as one CUDA graph
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ def make(program: Program, keep: bool = False, fuse: bool = True, number: int | 
 
     BackendError without one, LimitError where its memory is too small.
     """
-    return Executor(program, partial(CudaMachine, number=number), keep, fuse)
+    return Executor(program, partial(CudaMachine, number=number), keep, fuse, regions=True)
 
 
 def describe(number: int | None) -> dict[str, str]:

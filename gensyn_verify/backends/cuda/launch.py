@@ -1,7 +1,8 @@
 """Calls of a plan as launches of kernels. Which kernel, which grid, which scratch memory: all of it is decided here.
 
-A shipped kernel (csrc/cuda) takes one struct of 64-bit words, a kernel written for the plan (`ptx`) one address a
-parameter. Scratch memory lies behind the arena; launches run one after the other, so all use the same.
+A shipped kernel (csrc/cuda) takes one struct of 64-bit words, a kernel written for the plan (`ptx`, `rows`) one address
+a parameter, a shipped kernel with an epilogue both. Scratch memory lies behind the arena; launches run one after the
+other, so all use the same.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from gensyn_verify.backends.cuda import ptx
+from gensyn_verify.backends.cuda import epilogue, kernels, ptx, rows
 from gensyn_verify.backends.device.plan import (
     ALIGN,
     OUTSIDE,
     Call,
     Copy,
     Dot,
+    Epilogue,
     Fill,
     Gather,
     Map,
     Plan,
     Random,
     Reduce,
+    Region,
+    Rows,
     Scan,
     ScatterAdd,
     Sort,
@@ -51,7 +55,7 @@ C = TypeVar("C", Map, Scan)
 
 @dataclass(frozen=True)
 class Launch:
-    """`module` "" has the kernels that were written for the plan. Parameters are packed as the kernel takes them."""
+    """`module` is one of `Launches.modules`, else one that ships. Parameters are packed as the kernel takes them."""
 
     module: str
     kernel: str
@@ -59,6 +63,10 @@ class Launch:
     threads: int
     shared: int
     parameters: tuple[bytes, ...]
+
+
+def _dot_module(kernel: str) -> str:
+    return "dot_f32" if kernel == "gv_dot_fold" else f"dot_{kernel.split('_')[3]}"
 
 
 def _words(*values: int) -> bytes:
@@ -86,7 +94,8 @@ class Launches:
     shared_bytes: int
     capability: int
     launches: list[Launch] = field(default_factory=list)
-    kernels: dict[Map | Scan, ptx.Kernel] = field(default_factory=dict)  # written for this plan
+    kernels: dict[Map | Scan | Rows, ptx.Kernel] = field(default_factory=dict)  # written for this plan
+    fused: dict[tuple[str, Epilogue], tuple[str, str]] = field(default_factory=dict)  # by kernel: name, text
     scratch_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -95,12 +104,19 @@ class Launches:
             self.add(call)
 
     @property
-    def module(self) -> str:
-        return ptx.HEADER + "".join({kernel.name: kernel.text for kernel in self.kernels.values()}.values())
+    def modules(self) -> dict[str, str]:
+        """The modules that were made for this plan, by name: "" has what was written, "+NAME" what was made of NAME."""
+        written = {kernel.name: kernel.text for kernel in self.kernels.values()}
+        texts = {"": ptx.HEADER + "".join(written.values())} if written else {}
+        for module in sorted({_dot_module(kernel) for kernel, _ in self.fused}):
+            entries = {name: text for (kernel, _), (name, text) in self.fused.items() if _dot_module(kernel) == module}
+            texts[f"+{module}"] = epilogue.head(kernels.text(module, self.capability)) + "".join(entries.values())
+        return texts
 
     def moved(self, base: int) -> Launches:
         """The same for an arena elsewhere."""
-        return Launches(self.plan, base, self.multiprocessors, self.shared_bytes, self.capability, kernels=self.kernels)
+        shape = (self.multiprocessors, self.shared_bytes, self.capability)
+        return Launches(self.plan, base, *shape, kernels=self.kernels, fused=self.fused)
 
     @property
     def scratch_begin(self) -> int:
@@ -118,14 +134,18 @@ class Launches:
         self.scratch_bytes = max(self.scratch_bytes, self._used)
         return at
 
-    def add(self, call: Call) -> None:
+    def add(self, call: Call | Region) -> None:
         match call:
             case Map():
                 self.map(call)
             case Scan():
                 self._written(ptx.scan_kernel, call, self.plan.program.scalar_programs[call.program])
+            case Rows():
+                self.rows(call)
             case Dot():
                 self.dot(call)
+            case Epilogue():
+                self.dot(call.dot, call)
             case Reduce():
                 self.reduce(call)
             case Copy():
@@ -159,17 +179,38 @@ class Launches:
     def _written(self, write: Callable[[C, ScalarProgram], ptx.Kernel], call: C, scalar: ScalarProgram) -> None:
         if call not in self.kernels:
             self.kernels[call] = write(call, scalar)
-        kernel = self.kernels[call]
-        addresses = tuple(_words(self.base + v.offset) for v in (*call.inputs, *call.outputs))
-        grid = (-(-kernel.threads // ptx.THREADS), 1, 1)
-        self.launches.append(Launch("", kernel.name, grid, ptx.THREADS, 0, addresses))
+        self._launch_written(self.kernels[call], [v.offset for v in (*call.inputs, *call.outputs)])
+
+    def _launch_written(self, kernel: ptx.Kernel, offsets: Sequence[int]) -> None:
+        addresses = tuple(_words(self.base + offset) for offset in offsets)
+        self.launches.append(Launch("", kernel.name, (kernel.blocks, 1, 1), kernel.threads, kernel.shared, addresses))
 
     def map(self, call: Map) -> None:
         self._written(ptx.map_kernel, call, self.plan.program.scalar_programs[call.program])
 
+    def rows(self, call: Rows) -> None:
+        if call not in self.kernels:
+            self.kernels[call] = rows.rows_kernel(call, self.plan.program.scalar_programs)
+        self._launch_written(self.kernels[call], rows.views(call))
+
+    def _ending(
+        self, kernel: str, grid: tuple[int, int, int], shared: int, words: bytes, first: int, call: Epilogue | None
+    ) -> None:
+        """A shipped kernel of dot, which computes elements of c from number `first` on, with the call's epilogue."""
+        module = _dot_module(kernel)
+        if call is None:
+            self._shipped(module, kernel, grid, shared, words)
+            return
+        if (kernel, call) not in self.fused:
+            text, programs = kernels.text(module, self.capability), self.plan.program.scalar_programs
+            self.fused[kernel, call] = epilogue.with_epilogue(text, kernel, call, programs)
+        addresses = (_words(self.base + view.offset) for view in epilogue.views(call))
+        name, _ = self.fused[kernel, call]
+        self.launches.append(Launch(f"+{module}", name, grid, THREADS, shared, (words, _words(first), *addresses)))
+
     # ---- dot
 
-    def dot(self, d: Dot) -> None:
+    def dot(self, d: Dot, ending: Epilogue | None = None) -> None:
         if max(d.m, d.n, d.k) > MOST_DOT:
             raise LimitError(f"a dot of {d.m} x {d.n} x {d.k} on cuda: the limit of each is {MOST_DOT}; use cpu")
         a, b, dtype = self.base + d.a, self.base + d.b, d.a_dtype
@@ -190,7 +231,12 @@ class Launches:
             and 4 * blocks * count <= MOST_PARTIAL_BYTES
             and blocks * d.batch <= _GRID_Z
         )
-        c = self.scratch(4 * blocks * count) if split else self.base + d.c
+        out, out_dtype = self.base + d.c, d.c_dtype
+        if ending is not None:
+            stored = epilogue.stored(ending)
+            out = self.base + stored.offset if stored else self.scratch(4 * count)
+            out_dtype = stored.dtype if stored else Dtype.f32
+        c = self.scratch(4 * blocks * count) if split else out
         shared = self.dot_shared(size, blocks > 1 and not split)
         kernel = f"gv_dot_{size}_{dtype.name}_{'nt'[d.transpose_a]}{'nt'[d.transpose_b]}"
         strides = d.a_batch_stride, d.b_batch_stride
@@ -204,13 +250,14 @@ class Launches:
             batch = min(d.batch - first, _GRID_Z)
             words = _words(
                 a + first * strides[0] * dtype.size, b + first * strides[1] * dtype.size,
-                c + first * d.m * d.n * (4 if split else d.c_dtype.size), batch, d.m, d.n, d.k, *strides,
-                Dtype.f32.code if split else d.c_dtype.code, *vectors, split,
+                c + first * d.m * d.n * (4 if split else out_dtype.size), batch, d.m, d.n, d.k, *strides,
+                Dtype.f32.code if split else out_dtype.code, *vectors, split,
             )  # fmt: skip
-            self._shipped(f"dot_{dtype.name}", kernel, (*tiles, batch * (blocks if split else 1)), shared, words)
+            grid = (*tiles, batch * (blocks if split else 1))
+            self._ending(kernel, grid, shared, words, first * d.m * d.n, None if split else ending)
         if split:
-            words = _words(c, self.base + d.c, blocks, count, d.c_dtype.code)
-            self._shipped("dot_f32", "gv_dot_fold", _blocks(count), 0, words)
+            words = _words(c, out, blocks, count, out_dtype.code)
+            self._ending("gv_dot_fold", _blocks(count), 0, words, 0, ending)
 
     def _widened(self, offset: int, dtype: Dtype, count: int, batch: int) -> int:
         """The address of the operand's matrices, which lie one after the other, in f32."""

@@ -58,7 +58,7 @@ class CudaMachine:
             raise LimitError(f"the program needs {needed} bytes on {device.name}, which has {free} free")
         self._memory = driver.Memory(max(needed, 64))
         self._launches = planned.moved(self._memory.address).launches
-        self._modules = {"": driver.Module(planned.module, "kernels of the program")} if planned.kernels else {}
+        self._modules = {name: driver.Module(text, "kernels of the program") for name, text in planned.modules.items()}
         self.stream = driver.Stream(stream)
         for launch in self._launches:
             self._load(launch.module)

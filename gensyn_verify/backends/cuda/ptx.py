@@ -18,7 +18,7 @@ from gensyn_verify.backends.device.plan import Map, Scan, View, collapse
 from gensyn_verify.program.scalar import OPERATIONS, ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg
 
-HEADER = ".version 6.3\n.target sm_75\n.address_size 64\n"
+HEADER = ".version 6.3\n.target sm_75\n.address_size 64\n.extern .shared .align 16 .b8 gv_shared[];\n"
 THREADS = 256
 NAN = "0x7FC00000"
 
@@ -83,24 +83,27 @@ _STORE = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """An entry of a module: `threads` of them in blocks of `THREADS`; parameters are 64-bit addresses."""
+    """An entry of a module, to be run by `blocks` of `threads` threads; parameters are 64-bit addresses."""
 
     name: str
     text: str
-    threads: int
+    blocks: int
+    threads: int = THREADS
+    shared: int = 0  # bytes
 
 
-class _Body:
-    """Lines and registers of one kernel."""
+class Body:
+    """Lines and registers of one kernel; names of registers begin with `prefix`."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
         self.lines: list[str] = []
+        self._prefix = prefix
         self._counts: dict[str, int] = {}
 
     def new(self, kind: str) -> str:
         """A register: b32 "r", b64 "d", b16 "h", pred "p"."""
         self._counts[kind] = self._counts.get(kind, 0) + 1
-        return f"%{kind}{self._counts[kind] - 1}"
+        return f"%{self._prefix}{kind}{self._counts[kind] - 1}"
 
     def add(self, line: str) -> None:
         self.lines += [f"    {part.strip()};" for part in line.split(";") if part.strip()]
@@ -108,50 +111,51 @@ class _Body:
     def label(self, name: str) -> None:
         self.lines.append(f"{name}:")
 
-    def text(self, name: str, parameters: int) -> str:
+    def registers(self) -> list[str]:
         types = {"r": "b32", "d": "b64", "h": "b16", "p": "pred"}
-        registers = [f"    .reg .{types[k]} %{k}<{n}>;" for k, n in sorted(self._counts.items())]
+        return [f"    .reg .{types[k]} %{self._prefix}{k}<{n}>;" for k, n in sorted(self._counts.items())]
+
+    def text(self, name: str, parameters: int) -> str:
         given = ",\n".join(f"    .param .u64 p{i}" for i in range(parameters))
-        return "\n".join(
-            [f".visible .entry {name}(\n{given}\n)", f".maxntid {THREADS}, 1, 1", "{", *registers, *self.lines, "}", ""]
-        )
+        entry = (f".visible .entry {name}(\n{given}\n)", f".maxntid {THREADS}, 1, 1")
+        return "\n".join([*entry, "{", *self.registers(), *self.lines, "}", ""])
 
 
 def map_kernel(call: Map, scalar: ScalarProgram) -> Kernel:
     """One thread an element; parameters are the addresses of the inputs, then of the outputs."""
-    body = _Body()
+    body = Body()
     count = math.prod(call.shape)
     element = _element(body, count)
     shape, strides = collapse(call.shape, [v.strides for v in call.inputs])
-    addresses = _addresses(body, call.inputs, [_index(body, element, shape, s, count) for s in strides])
-    values = [_load(body, v.dtype, at) for v, at in zip(call.inputs, addresses, strict=True)]
-    results = _program(body, scalar, values)
+    addresses = _addresses(body, call.inputs, [index(body, element, shape, s, count) for s in strides])
+    values = [load(body, v.dtype, at) for v, at in zip(call.inputs, addresses, strict=True)]
+    results = compute(body, scalar, values)
     outputs = _addresses(body, call.outputs, [element] * len(call.outputs), first=len(call.inputs))
     for view, at, value in zip(call.outputs, outputs, results, strict=True):
-        _store(body, view.dtype, at, value)
+        store(body, view.dtype, at, value)
     return _finish(body, "map", len(call.inputs) + len(call.outputs), count)
 
 
 def scan_kernel(call: Scan, scalar: ScalarProgram) -> Kernel:
     """One thread an element of a position, through all positions; parameters as for a map."""
-    body = _Body()
+    body = Body()
     steps, step_shape = call.shape[0], call.shape[1:]
     count, carried = math.prod(step_shape), len(call.outputs)
     element = _element(body, count)
     inner = [v.strides if i < carried else v.strides[1:] for i, v in enumerate(call.inputs)]
     shape, strides = collapse(step_shape, inner)
-    addresses = _addresses(body, call.inputs, [_index(body, element, shape, s, count) for s in strides])
+    addresses = _addresses(body, call.inputs, [index(body, element, shape, s, count) for s in strides])
     outputs = _addresses(body, call.outputs, [element] * carried, first=len(call.inputs))
-    values = [_load(body, v.dtype, at) for v, at in zip(call.inputs[:carried], addresses, strict=False)]
+    values = [load(body, v.dtype, at) for v, at in zip(call.inputs[:carried], addresses, strict=False)]
     left, more = body.new("r"), body.new("p")
     body.add(f"mov.u32 {left}, {steps}")
     body.label("NEXT")
-    rest = [_load(body, v.dtype, at) for v, at in zip(call.inputs[carried:], addresses[carried:], strict=True)]
-    results = _program(body, scalar, [*values, *rest])
+    rest = [load(body, v.dtype, at) for v, at in zip(call.inputs[carried:], addresses[carried:], strict=True)]
+    results = compute(body, scalar, [*values, *rest])
     for view, at, value in zip(call.outputs, outputs, results, strict=True):
-        _store(body, view.dtype, at, value)
+        store(body, view.dtype, at, value)
     for carry, view, at in zip(values, call.outputs, outputs, strict=True):  # as stored, which rounds
-        again = _load(body, view.dtype, at)
+        again = load(body, view.dtype, at)
         body.add(f"mov.{'pred' if view.dtype.reg is Reg.boolean else 'b32'} {carry}, {again}")
     for at, view in zip(addresses[carried:], call.inputs[carried:], strict=True):
         body.add(f"add.s64 {at}, {at}, {view.strides[0] * view.dtype.size}")
@@ -161,14 +165,19 @@ def scan_kernel(call: Scan, scalar: ScalarProgram) -> Kernel:
     return _finish(body, "scan", len(call.inputs) + carried, count)
 
 
-def _finish(body: _Body, kind: str, parameters: int, count: int) -> Kernel:
+def _finish(body: Body, kind: str, parameters: int, count: int) -> Kernel:
     body.label("DONE")
     body.add("ret")
-    name = f"gv_{kind}_{hashlib.sha256(body.text('', parameters).encode()).hexdigest()[:16]}"
-    return Kernel(name, body.text(name, parameters), count)
+    name = f"gv_{kind}_{digest(body.text('', parameters))}"
+    return Kernel(name, body.text(name, parameters), -(-count // THREADS))
 
 
-def _element(body: _Body, count: int) -> str:
+def digest(text: str) -> str:
+    """For names: equal texts, equal names."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _element(body: Body, count: int) -> str:
     """The thread's element, b64; threads beyond the last one end."""
     group, thread, size, wide, element, beyond = (body.new(k) for k in ("r", "r", "r", "d", "d", "p"))
     body.add(f"mov.u32 {group}, %ctaid.x; mov.u32 {thread}, %tid.x; mov.u32 {size}, %ntid.x")
@@ -177,12 +186,12 @@ def _element(body: _Body, count: int) -> str:
     return element
 
 
-def _index(body: _Body, element: str, shape: Sequence[int], strides: Sequence[int], count: int) -> str:
+def index(body: Body, element: str, shape: Sequence[int], strides: Sequence[int], count: int) -> str:
     """The element's place in a tensor of these strides, b64; the register `element` itself where they are equal."""
     if tuple(strides) == (1,):
         return element
-    index, rest = body.new("d"), element
-    body.add(f"mov.u64 {index}, 0")
+    place, rest = body.new("d"), element
+    body.add(f"mov.u64 {place}, 0")
     for axis in range(len(shape) - 1, -1, -1):
         position = rest
         if axis > 0:
@@ -192,11 +201,11 @@ def _index(body: _Body, element: str, shape: Sequence[int], strides: Sequence[in
             rest = quotient
         if strides[axis]:
             term = body.new("d")
-            body.add(f"mul.lo.s64 {term}, {position}, {strides[axis]}; add.s64 {index}, {index}, {term}")
-    return index
+            body.add(f"mul.lo.s64 {term}, {position}, {strides[axis]}; add.s64 {place}, {place}, {term}")
+    return place
 
 
-def _divide(body: _Body, quotient: str, x: str, by: int, count: int) -> None:
+def _divide(body: Body, quotient: str, x: str, by: int, count: int) -> None:
     """quotient = x / by for x < count. Below 2^31: q = x m >> p exactly, m = ceil(2^p / by), p = 31 + ceil(log2 by).
 
     The error of m is below 2^(p - 31), so that of x m is below 2^p (Granlund and Montgomery 1994).
@@ -210,40 +219,56 @@ def _divide(body: _Body, quotient: str, x: str, by: int, count: int) -> None:
         body.add(f"div.u64 {quotient}, {x}, {by}")
 
 
-def _addresses(body: _Body, views: Sequence[View], indices: Sequence[str], first: int = 0) -> list[str]:
-    out = []
-    for n, (view, index) in enumerate(zip(views, indices, strict=True), first):
-        base, at = body.new("d"), body.new("d")
-        body.add(f"ld.param.u64 {base}, [p{n}]; cvta.to.global.u64 {base}, {base}")
-        body.add(f"shl.b64 {at}, {index}, {view.dtype.size.bit_length() - 1}; add.s64 {at}, {base}, {at}")
-        out.append(at)
-    return out
+def _addresses(body: Body, views: Sequence[View], indices: Sequence[str], first: int = 0) -> list[str]:
+    views_and_places = zip(views, indices, strict=True)
+    return [address(body, v.dtype, parameter(body, n), i) for n, (v, i) in enumerate(views_and_places, first)]
 
 
-def _load(body: _Body, dtype: Dtype, at: str) -> str:
+def parameter(body: Body, number: int) -> str:
+    """An address that the kernel was given."""
+    base = body.new("d")
+    body.add(f"ld.param.u64 {base}, [p{number}]; cvta.to.global.u64 {base}, {base}")
+    return base
+
+
+def address(body: Body, dtype: Dtype, base: str, place: str) -> str:
+    """Of the element at `place` of a tensor in global memory."""
+    at = body.new("d")
+    body.add(f"shl.b64 {at}, {place}, {dtype.size.bit_length() - 1}; add.s64 {at}, {base}, {at}")
+    return at
+
+
+def load(body: Body, dtype: Dtype, at: str, space: str = "global") -> str:
     value = body.new("p" if dtype is Dtype.boolean else "r")
-    line = _LOAD.get(dtype, "ld.global.b32 {r}, [{at}];")
+    line = _LOAD.get(dtype, "ld.global.b32 {r}, [{at}];").replace("global", space)
     body.add(line.format(r=value, at=at, h=body.new("h") if "{h}" in line else "", t=body.new("r")))
     return value
 
 
-def _store(body: _Body, dtype: Dtype, at: str, value: str) -> None:
-    line = _STORE.get(dtype, "st.global.b32 [{at}], {r};")
+def store(body: Body, dtype: Dtype, at: str, value: str, space: str = "global") -> None:
+    line = _STORE.get(dtype, "st.global.b32 [{at}], {r};").replace("global", space)
     body.add(line.format(r=value, at=at, t=body.new("r"), h=body.new("h") if "{h}" in line else "", p=body.new("p")))
 
 
-def _program(body: _Body, scalar: ScalarProgram, inputs: Sequence[str]) -> list[str]:
+def compute(body: Body, scalar: ScalarProgram, inputs: Sequence[str]) -> list[str]:
+    """The registers of a scalar program's outputs."""
     values = list(inputs)
     for c in scalar.constants:
         boolean = c.reg is Reg.boolean
         values.append(body.new("p" if boolean else "r"))
         body.add(f"setp.ne.u32 {values[-1]}, {c.bits}, 0" if boolean else f"mov.b32 {values[-1]}, {c.bits}")
     for i in scalar.code:
-        line = TABLE[i.op]
-        names = dict(zip("abc", (values[v] for v in i.args), strict=False))
-        for scratch, kind in (("t0", "r"), ("t1", "r"), ("p0", "p"), ("p1", "p"), ("p2", "p")):
-            if f"{{{scratch}}}" in line:
-                names[scratch] = body.new(kind)
-        values.append(body.new("p" if OPERATIONS[i.op].result is Reg.boolean else "r"))
-        body.add(line.format(r=values[-1], **names))
+        values.append(apply(body, i.op, [values[v] for v in i.args]))
     return [values[v] for v in scalar.outputs]
+
+
+def apply(body: Body, operation: str, args: Sequence[str]) -> str:
+    """The register of an operation's result."""
+    line = TABLE[operation]
+    names = dict(zip("abc", args, strict=False))
+    for scratch, kind in (("t0", "r"), ("t1", "r"), ("p0", "p"), ("p1", "p"), ("p2", "p")):
+        if f"{{{scratch}}}" in line:
+            names[scratch] = body.new(kind)
+    result = body.new("p" if OPERATIONS[operation].result is Reg.boolean else "r")
+    body.add(line.format(r=result, **names))
+    return result

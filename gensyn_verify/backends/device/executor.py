@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from gensyn_verify.backends.arrays import CARRIER, Array, check_arrays
-from gensyn_verify.backends.device.fuse import fuse_maps
+from gensyn_verify.backends.device.fuse import fuse_maps, maps_behind_dots
 from gensyn_verify.backends.device.plan import Place, Plan, make_plan
 from gensyn_verify.errors import BackendError
 from gensyn_verify.program.program import Program
@@ -78,15 +78,21 @@ class Executor:
     """A program on a device (backends.Executor).
 
     `keep=True` keeps every value of the last step for `value(v)`, and `fuse=False` runs every node on its own: the
-    bits are the same.
+    bits are the same. `regions`: the machine has kernels for a plan's regions.
     """
 
     def __init__(
-        self, program: Program, machine: Callable[[Plan], Machine], keep: bool = False, fuse: bool = True
+        self,
+        program: Program,
+        machine: Callable[[Plan], Machine],
+        keep: bool = False,
+        fuse: bool = True,
+        regions: bool = False,
     ) -> None:
         self.program = program
         self._keep = keep
-        self._plan = make_plan(fuse_maps(program) if fuse and not keep else program, keep)
+        fuse = fuse and not keep
+        self._plan = make_plan(maps_behind_dots(fuse_maps(program)) if fuse else program, keep, regions and fuse)
         self._machine = machine(self._plan)
         self._states = dict(zip(program.outputs_of("state"), self._plan.states, strict=True))
         self._metrics = dict(zip(program.outputs_of("metric"), self._plan.metrics, strict=True))

@@ -1,4 +1,6 @@
-"""Chains of maps as one map: what one hands to the next stays in a register.
+"""A program with fewer, larger maps, each right behind the dot that it reads.
+
+Chains of maps become one map: what one hands to the next stays in a register.
 
 A program becomes a program with the same inputs, outputs and bits. A map joins the group of maps of its shape whose
 values it reads unbroadcast; a group ends where another node reads one of its values. Values in narrow storage are
@@ -56,17 +58,13 @@ class _Fuser:
             if isinstance(node.op, ops.Map):
                 group = group or _Group(node.op.shape)
                 group.members.append(n)
-                self.group_of.update((v, group) for v in self.outputs(n))
+                self.group_of.update((v, group) for v in _values(self.program, n))
             else:
-                self.write(node, node.inputs, self.outputs(n))
+                self.write(node, node.inputs, _values(self.program, n))
         for group in list({id(g): g for g in self.group_of.values()}.values()):
             self.close(group)
         outputs = tuple(Output(o.role, o.name, self.number[o.value]) for o in self.program.outputs)
         return Program(self.program.inputs, tuple(self.scalars), tuple(self.nodes), outputs)
-
-    def outputs(self, n: int) -> range:
-        first = self.program.first_value[n]
-        return range(first, first + len(self.program.nodes[n].types))
 
     def joins(self, n: int, node: Node) -> _Group | None:
         """The group that the map can join: of its shape, read from, not read through narrow storage, not full."""
@@ -86,9 +84,9 @@ class _Fuser:
     def combine(self, members: list[int]) -> tuple[ScalarProgram | None, list[int], list[int]]:
         """The members as one scalar program (None if it would be too large), the values it reads, those it writes."""
         p = self.program
-        inside, own = set(members), {v for n in members for v in self.outputs(n)}
+        inside, own = set(members), {v for n in members for v in _values(self.program, n)}
         inputs = list(dict.fromkeys(v for n in members for v in p.nodes[n].inputs if v not in own))
-        kept = [v for n in members for v in self.outputs(n) if self.readers[v] - inside]
+        kept = [v for n in members for v in _values(self.program, n) if self.readers[v] - inside]
         maps = [op for op in (p.nodes[n].op for n in members) if isinstance(op, ops.Map)]  # all of them are
         programs = [p.scalar_programs[op.program] for op in maps]
         size = sum(len(s.code) for s in programs)
@@ -105,23 +103,23 @@ class _Fuser:
             for i in s.code:
                 code.append(Instruction(i.op, tuple(local[a] for a in i.args)))
                 local.append(len(inputs) + len(constants) + len(code) - 1)
-            place.update(zip(self.outputs(n), (local[o] for o in s.outputs), strict=True))
+            place.update(zip(_values(self.program, n), (local[o] for o in s.outputs), strict=True))
         regs = tuple(p.value_types[v].dtype.reg for v in inputs)
         return ScalarProgram(regs, tuple(constants), tuple(code), tuple(place[v] for v in kept)), inputs, kept
 
     def close(self, group: _Group) -> None:
         for n in group.members:
-            for v in self.outputs(n):
+            for v in _values(self.program, n):
                 del self.group_of[v]
         first = self.program.nodes[group.members[0]]
         if len(group.members) == 1:
-            self.write(first, first.inputs, self.outputs(group.members[0]))
+            self.write(first, first.inputs, _values(self.program, group.members[0]))
             return
         scalar, inputs, kept = self.combine(group.members)
         if scalar is None:
             assert not kept  # nobody reads what the group computes
             for n in group.members:
-                self.write(self.program.nodes[n], self.program.nodes[n].inputs, self.outputs(n))
+                self.write(self.program.nodes[n], self.program.nodes[n].inputs, _values(self.program, n))
             return
         types = tuple(self.program.value_types[v] for v in kept)
         op = ops.Map(self.scalars.setdefault(scalar, len(self.scalars)), group.shape, tuple(t.dtype for t in types))
@@ -145,3 +143,66 @@ class _Fuser:
 def fuse_maps(program: Program) -> Program:
     """The program with chains of maps as one map; the same bits."""
     return _Fuser(program).run()
+
+
+_VIEWS = (ops.Reshape, ops.Permute, ops.Broadcast, ops.Slice, ops.Window)
+
+
+def maps_behind_dots(program: Program) -> Program:
+    """The program with a map right behind a dot that it reads, where the map can run there; the same bits.
+
+    Maps that compute states stay where they are: the old state may have readers in between.
+    """
+    states = {o.value for o in program.outputs if o.role == "state"}
+    writer = {v: n for n in range(len(program.nodes)) for v in _values(program, n)}
+    readers: dict[int, list[int]] = defaultdict(list)  # value -> the nodes that read it or a view of it
+    viewed: dict[int, int] = {}  # view -> what it is a view of
+    for n, node in enumerate(program.nodes):
+        for v in {viewed.get(v, v) for v in node.inputs}:
+            readers[v].append(n)
+        if isinstance(node.op, _VIEWS):
+            (v,) = node.inputs
+            viewed[program.first_value[n]] = viewed.get(v, v)
+    order: dict[int, None] = {}
+    there = set(range(len(program.inputs)))
+
+    def place(n: int) -> None:
+        order[n] = None
+        there.update(_values(program, n))
+
+    def place_behind(m: int) -> bool:
+        """Map m, if it and the views that it reads can be computed of what is there."""
+        missing = set()
+        for v in program.nodes[m].inputs:
+            at = v
+            while at not in there:
+                if at not in viewed:
+                    return False
+                missing.add(writer[at])
+                (at,) = program.nodes[writer[at]].inputs
+        for n in sorted(missing):
+            place(n)
+        place(m)
+        return True
+
+    for n, node in enumerate(program.nodes):
+        if n in order:
+            continue
+        place(n)
+        if isinstance(node.op, ops.Dot):
+            maps = (m for m in readers[program.first_value[n]] if isinstance(program.nodes[m].op, ops.Map))
+            any(m not in order and not states & set(_values(program, m)) and place_behind(m) for m in maps)
+    number = {v: v for v in range(len(program.inputs))}
+    for n in order:
+        for v in _values(program, n):
+            number[v] = len(number)
+    nodes = [program.nodes[n] for n in order]
+    nodes = [Node(n.op, tuple(number[v] for v in n.inputs), n.types, n.origin) for n in nodes]
+    outputs = tuple(Output(o.role, o.name, number[o.value]) for o in program.outputs)
+    return Program(program.inputs, program.scalar_programs, tuple(nodes), outputs)
+
+
+def _values(program: Program, n: int) -> range:
+    """The values that a node computes."""
+    first = program.first_value[n]
+    return range(first, first + len(program.nodes[n].types))

@@ -198,6 +198,51 @@ Call = Map | Scan | Dot | Reduce | Copy | Fill | Gather | ScatterAdd | Random | 
 
 
 @dataclass(frozen=True)
+class Private:
+    """A value of a region that nothing outside reads. Its offsets, `nbytes` from `offset` on, lie beyond the arena.
+
+    It has memory only for the rows at work: a row of it, `row_bytes`, lies at `scratch` of that row's scratch memory.
+    """
+
+    offset: int
+    nbytes: int
+    row_bytes: int
+    scratch: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Maps and reductions (sum, max, min) whose outputs have `rows` rows each, as one kernel.
+
+    Row r of any of them depends on row r alone of what others of them compute; a reduction gives one value a row.
+    """
+
+    rows: int
+    scratch_bytes: int  # of a row's private values
+    private: tuple[Private, ...]
+    calls: tuple[Map | Reduce, ...]
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """A dot of f32 and maps of as many elements, each of which reads of these values the same element alone.
+
+    A map's input at an offset where the dot or a map before it writes is that value, contiguous.
+    """
+
+    dot: Dot
+    maps: tuple[Map, ...]
+    private: tuple[Private, ...]
+
+
+Region = Rows | Epilogue
+
+
+def private_at(region: Region, offset: int) -> Private | None:
+    return next((p for p in region.private if p.offset <= offset < p.offset + p.nbytes), None)
+
+
+@dataclass(frozen=True)
 class Plan:
     """`inputs` by number of the program input, `states` and `metrics` in the order of the outputs of that role.
 
@@ -207,11 +252,16 @@ class Plan:
 
     program: Program
     arena_bytes: int
-    calls: tuple[Call, ...]
+    calls: tuple[Call | Region, ...]
     inputs: tuple[Place, ...]
     states: tuple[Place, ...]
     metrics: tuple[Place, ...]
     values: tuple[Place, ...]
+
+    @property
+    def plain(self) -> tuple[Call, ...]:
+        """The calls of a plan without regions."""
+        return tuple(c for c in self.calls if not isinstance(c, Region))
 
 
 _DTYPE = {d.code: d for d in Dtype}
@@ -257,11 +307,34 @@ def collapse(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[Sh
     return tuple(d for d, _ in merged), [tuple(steps[t] for _, steps in merged) for t in range(len(strides))]
 
 
-def make_plan(program: Program, keep: bool = False) -> Plan:
-    """The plan of one step. With `keep` every value, the next state too, has memory of its own."""
-    arena_bytes, calls, *places = _native.device_plan(encode(program), keep)
+def _gathered(told: Sequence[tuple[Any, ...]]) -> tuple[Call | Region, ...]:
+    """The calls that were told, those of a region as one."""
+    found: list[Call | Region] = []
+    inside: list[Any] | None = None
+    for kind, *args in told:
+        if kind == "begin_region":
+            (rows, scratch_bytes, values), inside = args, []
+        elif kind == "end_region":
+            assert inside is not None
+            private = tuple(Private(*p) for p in values)
+            if isinstance(inside[0], Dot):
+                found.append(Epilogue(inside[0], tuple(inside[1:]), private))
+            else:
+                found.append(Rows(rows, scratch_bytes, private, tuple(inside)))
+            inside = None
+        else:
+            (found if inside is None else inside).append(_call(kind, *args))
+    return tuple(found)
+
+
+def make_plan(program: Program, keep: bool = False, regions: bool = False) -> Plan:
+    """The plan of one step, with regions if the device has kernels for them.
+
+    With `keep` every value, the next state too, has memory of its own, and there are no regions.
+    """
+    arena_bytes, told, *places = _native.device_plan(encode(program), keep, regions)
     values, states, metrics = ([Place(o, _DTYPE[d], shape, s) for o, d, shape, s in p] for p in places)
     return Plan(
-        program, arena_bytes, tuple(_call(*c) for c in calls), tuple(values[: len(program.inputs)]),
+        program, arena_bytes, _gathered(told), tuple(values[: len(program.inputs)]),
         tuple(states), tuple(metrics), tuple(values),
     )  # fmt: skip

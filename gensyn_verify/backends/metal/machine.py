@@ -48,7 +48,7 @@ class MetalMachine:
 
     def __init__(self, plan_: plan.Plan, library: Library) -> None:
         scalars = plan_.program.scalar_programs
-        guarded = [n for n, call in enumerate(plan_.calls) if is_guarded(call, scalars)]
+        guarded = [n for n, call in enumerate(plan_.plain) if is_guarded(call, scalars)]
         spans = _merged([p.span for p in plan_.states]) if guarded else []  # other inputs are only read
         self._flags = _aligned(plan_.arena_bytes)
         self._flag_of = {n: self._flags + FLAG_BYTES * i for i, n in enumerate(guarded)}
@@ -58,7 +58,7 @@ class MetalMachine:
         self._save, self._restore = _both_ways(spans, saved)
 
         lowering = Lowering(scalars, scratch)
-        self._launches = [lowering.launches(call, self._flag_of.get(n, spare)) for n, call in enumerate(plan_.calls)]
+        self._launches = [lowering.launches(call, self._flag_of.get(n, spare)) for n, call in enumerate(plan_.plain)]
         words = FLAG_BYTES // 4 * len(guarded)
         self._clear = flat("gv_fill", (self._flags, 4, words, 0), words)
         self.kernels = frozenset(lowering.arrangements.values())
@@ -69,7 +69,7 @@ class MetalMachine:
         self._kernel = {n: getattr(generated if n in self.kernels else fixed, n) for n in names}
         self._library = library
         self._buffer = library.buffer(max(scratch + lowering.scratch_bytes, 1))
-        self._calls = plan_.calls
+        self._calls = plan_.plain
         self._scalars = scalars
         self._host: dict[int, HostCall] = {}
         self.host_calls: list[int] = []

@@ -100,7 +100,7 @@ class TritonMachine:
                 f"backend triton: no {plan_.arena_bytes} bytes on device {device!r} ({error}); use cpu"
             ) from error
         self._read: set[str] | None = set()  # hashes of compiled kernels; None after the first run, which reads them
-        self._launches = self._with_scratch([launch for call in plan_.calls for launch in self._lower(call)])
+        self._launches = self._with_scratch([launch for call in plan_.plain for launch in self._lower(call)])
 
     def write(self, offset: int, data: Array) -> None:
         source = data if data.flags.writeable else data.copy()  # torch warns of arrays that it could not write to

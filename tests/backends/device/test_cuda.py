@@ -26,11 +26,11 @@ from gensyn_verify.backends import cuda
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.cuda import driver, launch
 from gensyn_verify.backends.device.executor import Executor
-from gensyn_verify.backends.device.fuse import fuse_maps
-from gensyn_verify.backends.device.plan import make_plan
+from gensyn_verify.backends.device.fuse import fuse_maps, maps_behind_dots
+from gensyn_verify.backends.device.plan import Epilogue, Plan, Rows, make_plan
 from gensyn_verify.errors import BackendError, LimitError
 from gensyn_verify.program import ops
-from gensyn_verify.program.program import Program, ProgramBuilder
+from gensyn_verify.program.program import Program, ProgramBuilder, Value
 from gensyn_verify.program.types import Dtype, TensorType
 
 f32, bf16, f16, i32, u32, u8, boolean = Dtype
@@ -228,6 +228,138 @@ def test_scan(way: str) -> None:
     for i, v in enumerate(results):
         g.output("metric", f"y{i}", v)
     check(g.build())
+
+
+# ---- regions: several nodes as one kernel
+
+
+def planned(program: Program) -> Plan:
+    return make_plan(maps_behind_dots(fuse_maps(program)), regions=True)
+
+
+def normalised(g: ProgramBuilder, x: Value, out: Dtype = f32) -> Value:
+    """As softmax and layer norm do: a row's largest value and two sums, each used by all of the row."""
+    last, column = len(x.shape) - 1, (*x.shape[:-1], 1)
+
+    def of_row(name: str, v: Value) -> Value:
+        return g.emit(ops.Reshape(column), g.reduce(name, v, {last}))[0]
+
+    centred = g.map(lambda a, b: a - b * 0.5, x, of_row("max", x))
+    scaled = g.map(lambda a, b: a * 2.0 - b, centred, of_row("sum", centred))
+    squares = of_row("sum", g.map(lambda a: a * a, scaled))
+    return g.map(lambda a, b: a / b, scaled, squares, dtype=out)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 1), (40, 10), (7, 64), (9, 65), (2, 5, 127), (5, 319), (3, 2048), (3, 2049), (2, 4099), (4, 6500)]
+)
+def test_rows(way: str, shape: tuple[int, ...]) -> None:
+    """Teams of a warp and of a thread block, one segment of a sum and many, values that fit shared memory or do not."""
+    rng = np.random.default_rng(5)
+    for dtype, out in ((f32, f32), (bf16, f16)):
+        g = ProgramBuilder()
+        x = g.input("batch", "x", TensorType(dtype, shape))
+        g.output("metric", "y", normalised(g, x, out))
+        program = g.build()
+        assert [type(c) for c in planned(program).calls] == [Rows]
+        ordinary = rng.standard_normal(shape).astype(np.float32)
+        check(program, {"x": ordinary if dtype is f32 else (ordinary.view(np.uint32) >> 16).astype(np.uint16)})
+        check(program, {"x": random_tensor(rng, dtype, shape)})
+
+
+def test_rows_of_integers_and_of_views(way: str) -> None:
+    rng = np.random.default_rng(6)
+    for dtype in (i32, u32, u8, f16):
+        g = ProgramBuilder()
+        x = g.input("batch", "x", TensorType(dtype, (70, 6)))
+        turned = g.emit(ops.Permute((1, 0)), x)[0]
+        for name in ("sum", "max", "min"):
+            reduced = g.reduce(name, turned, {1})
+            g.output("metric", name, g.map(lambda a: a, g.emit(ops.Reshape((6, 1)), reduced)[0]))
+        program = g.build()
+        assert any(isinstance(c, Rows) for c in planned(program).calls)
+        check(program, {"x": random_tensor(rng, dtype, (70, 6))})
+
+
+def test_rows_read_of_a_row_what_other_threads_wrote(way: str) -> None:
+    """A row turned round and its halves swapped: between two maps, every value changes hands."""
+    g = ProgramBuilder()
+    for name, shape in (("x", (40, 90)), ("long", (3, 3000))):
+        x = g.input("batch", name, TensorType(f32, shape))
+        total = g.emit(ops.Reshape((shape[0], 1)), g.reduce("sum", x, {1}))[0]
+        y = g.map(lambda a, b: a - b, x, total)
+        halves = g.emit(ops.Reshape((shape[0], 2, shape[1] // 2)), y)[0]
+        turned = g.emit(ops.Permute((0, 2, 1)), halves)[0]
+        z = g.map(lambda a: a * 3.0, turned)
+        g.output(
+            "metric", name, g.reduce("max", g.map(lambda a: a + 1.0, g.emit(ops.Permute((0, 2, 1)), z)[0]), {1, 2})
+        )
+    program = g.build()
+    assert [type(c) for c in planned(program).calls] == [Rows, Rows]
+    check(program)
+
+
+def with_ending(
+    a: TensorType, b: TensorType, turned: tuple[bool, bool] = (False, False), kept: bool = False, out: Dtype = f32
+) -> Program:
+    """A dot, its bias, what is done with both, and a mask."""
+    g = ProgramBuilder()
+    x, w = g.input("batch", "x", a), g.input("batch", "w", b)
+    c = g.emit(ops.Dot(*turned, f32), x, w)[0]
+    bias = g.input("batch", "bias", TensorType(bf16, (c.shape[-1],)))
+    biased = g.map(lambda a, b: a + b, c, bias)
+    halves = g.emit(ops.Reshape((*c.shape[:-2], c.shape[-2] * c.shape[-1], 1)), biased)[0]
+    g.output("metric", "mask", g.map(lambda a: a < 0.0, halves))
+    g.output("metric", "y", g.map(lambda a, m: a.builder.select(m < 0.0, a * 0.01, a * m), halves, halves, dtype=out))
+    if kept:
+        g.output("metric", "c", c)
+    return g.build()
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "batch"),
+    [(5, 70, 40, ()), (70, 66, 33, ()), (140, 129, 260, ()), (3, 9, 900, ()), (33, 20, 0, ()), (20, 12, 50, (7,))],
+)
+def test_dot_with_maps_behind_it(way: str, m: int, n: int, k: int, batch: tuple[int, ...]) -> None:
+    """Tiles of all sizes and a split k; what the maps write beside, c too; narrow operands and outputs."""
+    for dtype, turned, kept, out in (
+        (f32, (False, False), False, f32), (f32, (True, True), True, bf16), (bf16, (False, True), True, f16),
+    ):  # fmt: skip
+        a = TensorType(dtype, (*batch, *((k, m) if turned[0] else (m, k))))
+        b = TensorType(dtype, (*batch, *((n, k) if turned[1] else (k, n))))
+        program = with_ending(a, b, turned, kept, out)
+        (call,) = planned(program).calls
+        assert isinstance(call, Epilogue)
+        assert len(call.private) == (1 if kept else 2)
+        check(program)
+
+
+def test_a_map_comes_right_behind_its_dot_but_not_before_its_other_inputs() -> None:
+    g = ProgramBuilder()
+    x, w = g.input("batch", "x", TensorType(f32, (4, 4))), g.input("state", "w", TensorType(f32, (4, 4)))
+    first, second = g.emit(ops.Dot(False, False, f32), x, w)[0], g.emit(ops.Dot(False, True, f32), x, w)[0]
+    total = g.reduce("sum", second, {0})
+    doubled = g.map(lambda a: a * 2.0, first)
+    g.output("metric", "late", g.reduce("sum", g.map(lambda a, b: a + b, second, total), {0, 1}))
+    g.output("metric", "soon", g.reduce("sum", doubled, {0, 1}))
+    g.output("state", "w", g.map(lambda a, b: a - b, w, first))
+    program = maps_behind_dots(g.build())
+    kinds = [type(n.op).__name__ for n in program.nodes]
+    assert kinds[:2] == ["Dot", "Map"]
+    assert kinds[2] == "Dot"
+    assert kinds.index("Reduce") < kinds.index("Map", 3)  # what reads the sum waits for it
+    assert isinstance(program.nodes[-1].op, ops.Map) or kinds.count("Map") == 3
+    inputs = random_inputs(program)
+    wanted, found = backends.evaluate(g.build(), inputs), backends.evaluate(program, inputs)
+    assert {name: a.tobytes() for name, a in wanted.items()} == {name: a.tobytes() for name, a in found.items()}
+
+
+def test_a_state_is_not_updated_while_a_dot_reads_it() -> None:
+    """A map behind a dot that overwrites an operand of the dot is no epilogue."""
+    g = ProgramBuilder()
+    x, w = g.input("batch", "x", TensorType(f32, (4, 4))), g.input("state", "w", TensorType(f32, (4, 4)))
+    g.output("state", "w", g.map(lambda a, b: a - b, w, g.emit(ops.Dot(False, False, f32), x, w)[0]))
+    assert not any(isinstance(c, Epilogue) for c in planned(g.build()).calls)
 
 
 # ---- whole programs
