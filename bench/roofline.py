@@ -9,6 +9,8 @@ counts the instructions of the loops that matter. Writes bench/results/roofline.
   the way.
 - Shared memory moves 128 bytes a clock. A read of 16 bytes a thread takes two clocks where half of the warp reads what
   the other half reads, as here; `shared` says how busy that is; with four clocks it is twice as much.
+- Other integer instructions go through the integer lanes: in two clocks where there are 64 of them, beside IMAD (Nsight
+  Compute's manual, "Pipelines": ALU and FMA). Before Blackwell IMAD has 64 lanes, whatever FFMA has.
 - The slower of issue, lanes and shared memory decides; others hide behind it. Where a multiprocessor has one thread
   block, nothing hides that all its warps wait at a barrier once a tile of k: BUBBLE clocks. Two hide each other's.
 - Data are aligned: of two ways to copy, the one of 16 bytes at a time runs. Whatever else stands in a loop is counted.
@@ -226,12 +228,14 @@ def dot(gpu: Gpu, machine: Machine, size: str, operands: str, n: int) -> Dot:
 
 @dataclass(frozen=True)
 class Hash:
-    """Chaining values of chunks: instructions a byte of a thread, and what limits."""
+    """Chaining values of chunks: instructions of a warp for a block of 64 bytes of each thread, and what limits."""
 
     gpu: str
     registers: int
-    instructions: float  # a byte
-    bytes_per_second: float  # that the integer lanes allow
+    issued: int
+    integer: int  # through the integer lanes
+    products: int  # IMAD
+    bytes_per_second: float
     memory: float  # share of the memory's bandwidth that this is
 
 
@@ -246,9 +250,14 @@ def blake3(gpu: Gpu, machine: Machine) -> Hash:
     turns = [a for a in every if count(names(code, a, []), "SHF", "PRMT", "LOP3") > 7 * 8 * 4]
     block = min(turns, key=lambda a: len(names(code, a, [])))
     others = [a for a in every if block.first < a.first and a.last < block.last and count(names(code, a, []), "SHFL")]
-    instructions = len(names(code, block, others)) / 64
-    rate = gpu.multiprocessors * gpu.integer_lanes * gpu.clock / instructions
-    return Hash(gpu.name, machine.registers[kernel], instructions, rate, rate / gpu.memory)
+    steady = names(code, block, others)
+    products = count(steady, "IMAD")
+    integer = len(steady) - products - count(steady, "LD", "ST", "BRA", "BSSY", "BSYNC", "CALL", "NOP")
+    clocks = max(
+        len(steady), integer * 32 * SCHEDULERS / gpu.integer_lanes, products * 32 * SCHEDULERS / min(gpu.lanes, 64)
+    )
+    rate = gpu.multiprocessors * SCHEDULERS * gpu.clock * 32 * 64 / clocks
+    return Hash(gpu.name, machine.registers[kernel], len(steady), integer, products, rate, rate / gpu.memory)
 
 
 def main() -> None:
@@ -269,8 +278,8 @@ def main() -> None:
             f"{d.totals:6.3f} {d.waves:5.2f} {d.shared:6.2f} {d.l2:4.2f} {d.predicted:5.2f}"
         )
     for h in hashes:
-        print(f"{h.gpu:10} hash {h.instructions:.1f} instructions a byte, {h.bytes_per_second / 1e9:.0f} GB/s, "
-              f"{h.memory:.2f} of memory")  # fmt: skip
+        print(f"{h.gpu:10} hash: {h.issued} instructions for 64 bytes, {h.integer} integer, {h.products} products; "
+              f"{h.bytes_per_second / 1e9:.0f} GB/s, {h.memory:.2f} of memory")  # fmt: skip
     RESULT.write_text(json.dumps({"n": n, "dot": [asdict(d) for d in dots], "blake3": [asdict(h) for h in hashes]},
                                  indent=1) + "\n")  # fmt: skip
 

@@ -12,6 +12,7 @@ struct HashParameters {
     u64 nodes, parents;  // 8 words each
     i64 count;
     i64 total;  // nodes that this launch computes
+    i64 one;    // 1: see `add`
 };
 struct Tensor {
     u64 data;
@@ -25,14 +26,22 @@ constexpr u32 CHUNK_START = 1, CHUNK_END = 2, PARENT = 4, ROOT = 8;
 
 __device__ __forceinline__ u32 rotate(u32 x, int n) { return __funnelshift_r(x, x, n); }
 
-#define GV_G(a, b, c, d, x, y)                                \
-    v[a] = v[a] + v[b] + (x), v[d] = rotate(v[d] ^ v[a], 16); \
-    v[c] = v[c] + v[d], v[b] = rotate(v[b] ^ v[c], 12);       \
-    v[a] = v[a] + v[b] + (y), v[d] = rotate(v[d] ^ v[a], 8);  \
-    v[c] = v[c] + v[d], v[b] = rotate(v[b] ^ v[c], 7);
+// Before Blackwell a multiprocessor has 64 lanes for integers, and its lanes for floats multiply integers as well. So
+// sums are products with a one that no compiler knows: xor and rotation have the integer lanes to themselves.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 1000
+__device__ __forceinline__ u32 add(u32 a, u32 b, u32 one) { return a * one + b; }
+#else
+__device__ __forceinline__ u32 add(u32 a, u32 b, u32) { return a + b; }
+#endif
+
+#define GV_G(a, b, c, d, x, y)                                                \
+    v[a] = add(v[b], add(v[a], x, one), one), v[d] = rotate(v[d] ^ v[a], 16); \
+    v[c] = add(v[d], v[c], one), v[b] = rotate(v[b] ^ v[c], 12);              \
+    v[a] = add(v[b], add(v[a], y, one), one), v[d] = rotate(v[d] ^ v[a], 8);  \
+    v[c] = add(v[d], v[c], one), v[b] = rotate(v[b] ^ v[c], 7);
 
 // cv becomes the chaining value of the block m.
-__device__ __forceinline__ void compress(u32 (&cv)[8], u32 (&m)[16], u64 counter, u32 length, u32 flags) {
+__device__ __forceinline__ void compress(u32 (&cv)[8], u32 (&m)[16], u64 counter, u32 length, u32 flags, u32 one) {
     u32 v[16] = {cv[0],  cv[1],       cv[2],       cv[3],       cv[4],       cv[5],        cv[6],
                  cv[7],  0x6A09E667u, 0xBB67AE85u, 0x3C6EF372u, 0xA54FF53Au, u32(counter), u32(counter >> 32),
                  length, flags};
@@ -138,7 +147,7 @@ GV_KERNEL(gv_blake3_chunks, gv::HashParameters, 128, 1) {
                 const bool last = block == blocks - 1;
                 const u32 flags =
                     (block == 0 ? CHUNK_START : 0) | (last ? CHUNK_END : 0) | (last && t.bytes <= 1024 ? ROOT : 0);
-                compress(cv, m, u64(chunk), last ? u32(length - block * 64) : 64, flags);
+                compress(cv, m, u64(chunk), last ? u32(length - block * 64) : 64, flags, u32(p.one));
             }
             __syncwarp();
         }
@@ -164,7 +173,7 @@ GV_KERNEL(gv_blake3_parents, gv::HashParameters, 128, 1) {
         start(cv);
 #pragma unroll
         for (int i = 0; i < 16; i++) m[i] = child[i];
-        compress(cv, m, 0, 64, PARENT | (t.nodes == 2 ? ROOT : 0));
+        compress(cv, m, 0, 64, PARENT | (t.nodes == 2 ? ROOT : 0), u32(p.one));
         for (int i = 0; i < 8; i++) parent[i] = cv[i];
     }
 }

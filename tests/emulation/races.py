@@ -135,7 +135,7 @@ def hashing() -> Work:
     nodes, tensors = 40 * len(lengths), 72 * len(lengths)
     table = np.array([(BASE + tensors, length, n, 1, 0) for n, length in enumerate(lengths)], "<i8")
     arena = np.concatenate([table.view(np.uint8).reshape(-1), np.zeros(tensors - nodes, np.uint8), data])
-    words = struct.pack("<5q", BASE, BASE + nodes, 0, len(lengths), len(lengths))
+    words = struct.pack("<6q", BASE, BASE + nodes, 0, len(lengths), len(lengths), 1)
     launch = Launch("blake3", "gv_blake3_chunks", (1, 1, 1), threads, 4 * 17 * threads, (words,))
     return Work(arena, (launch,), {nodes + 32 * n: _native.blake3_root(data[:k]) for n, k in enumerate(lengths)})
 
