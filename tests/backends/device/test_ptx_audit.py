@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from strategies import scalar_programs
 
 from gensyn_verify.backends.cuda import kernels, ptx
-from gensyn_verify.backends.device.plan import Map, View
+from gensyn_verify.backends.cuda.launch import Launches
+from gensyn_verify.backends.device.fuse import fuse_maps, maps_behind_dots
+from gensyn_verify.backends.device.plan import Epilogue, Map, Plan, Rows, View, make_plan
 from gensyn_verify.program.published import PUBLISHED
 from gensyn_verify.program.scalar import ScalarProgram
 from gensyn_verify.program.types import Dtype
@@ -232,3 +234,35 @@ def test_written_ptx_assembles(architecture: int) -> None:
     texts = {k.name: k.text for k in map(written, scalar())}
     used = audit.resources(ptx.HEADER + "".join(texts.values()), architecture, PTXAS)
     assert used.keys() == texts.keys()
+
+
+# ---- regions
+
+
+@cache
+def regions() -> Plan:
+    """The plan of a training step with everything that becomes a region: activation, layer norm, loss, gradients."""
+    torch = pytest.importorskip("torch")
+    from gensyn_verify.frontend import trace_step
+
+    torch.manual_seed(0)
+    nn = torch.nn
+    net = nn.Sequential(nn.Linear(256, 512), nn.GELU(), nn.Linear(512, 256), nn.LayerNorm(256), nn.Linear(256, 100))
+    inputs = torch.randn(512, 256), torch.randint(0, 100, (512,))
+    captured = trace_step(net, nn.CrossEntropyLoss(), torch.optim.AdamW(net.parameters(), lr=1e-3), inputs)
+    return make_plan(maps_behind_dots(fuse_maps(captured.program)), regions=True)
+
+
+@pytest.mark.parametrize("architecture", sorted({a for _, a in SHIPPED}))
+def test_regions_are_clean_assemble_and_do_not_spill(architecture: int) -> None:
+    plan = regions()
+    assert {Rows, Epilogue} <= {type(c) for c in plan.calls}
+    launches = Launches(plan, 0, 4, 227 << 10 if architecture >= 80 else 64 << 10, architecture)
+    used: dict[str, dict[str, int]] = {}
+    for text in launches.modules.values():
+        assert audit.audit(text, fused=r"gv_\w+") == []
+        if PTXAS:
+            used |= audit.resources(text, architecture, PTXAS)
+    if PTXAS:
+        assert {"rows", "dot"} <= {name.split("_")[1] for name in used}
+        assert not [name for name, u in used.items() if u["spilled"]]
