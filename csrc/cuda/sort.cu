@@ -1,13 +1,14 @@
 // sort: stable positions of each row of the last axis. An element becomes a key of 64 bits, its value in an order that
 // integers have and below it its position, so that no two keys are equal and any correct sort is stable. Keys are
-// sorted by bitonic merging: steps over up to TILE keys in shared memory, wider ones in device memory.
+// sorted by bitonic merging: steps over up to TILE keys in shared memory, wider ones in device memory. A row is filled
+// up to a power of two; a tile has many short rows, or a part of a long one.
 #include "device.h"
 
 namespace gv {
 namespace {
 
 struct SortParameters {
-    u64 x, keys, out;  // keys: u64 [rows][padded]
+    u64 x, keys, out;  // keys: u64 [rows][padded], filled up to whole tiles
     i64 dtype, rows, row, padded;
     i64 size, distance;  // of the bitonic step
     i64 targets;         // above 0: x are i32 rows of a scatter, and those outside of 0 .. targets - 1 come last
@@ -32,16 +33,19 @@ __device__ __forceinline__ void exchange(u64& a, u64& b, bool ascending) {
     }
 }
 
-// Steps with distances from `distance` down to 1, of merges of `size` keys, over a tile in shared memory.
-__device__ __forceinline__ void merge(u64* tile, i64 first, i64 size, int distance) {
+// Steps with distances from `distance` down to 1, of merges of `size` keys, over a tile in shared memory. `first`: of
+// the tile's keys, in its row.
+__device__ __forceinline__ void merge(u64* tile, i64 first, i64 padded, i64 size, int distance) {
     for (; distance > 0; distance /= 2) {
         for (int t = threadIdx.x; t < TILE / 2; t += blockDim.x) {
             const int i = t / distance * 2 * distance + t % distance;
-            exchange(tile[i], tile[i + distance], ((first + i) & size) == 0);
+            exchange(tile[i], tile[i + distance], ((first + i) & (padded - 1) & size) == 0);
         }
         __syncthreads();
     }
 }
+
+__device__ __forceinline__ i64 tiles(const SortParameters& p) { return (p.rows * p.padded + TILE - 1) / TILE; }
 
 }  // namespace
 }  // namespace gv
@@ -49,27 +53,30 @@ __device__ __forceinline__ void merge(u64* tile, i64 first, i64 size, int distan
 GV_KERNEL(gv_sort_keys, gv::SortParameters, 256, 1) {
     using namespace gv;
 #pragma unroll 1
-    for (i64 e = thread_index(); e < p.rows * p.padded; e += thread_count()) {
+    for (i64 e = thread_index(); e < tiles(p) * TILE; e += thread_count()) {
         const i64 row = e / p.padded, i = e % p.padded;
-        const u64 key = i < p.row ? u64(ordered(load(p.x, row * p.row + i, p.dtype), p)) << 32 | u64(i) : ~u64(0);
+        const bool filled = row < p.rows && i < p.row;
+        const u64 key = filled ? u64(ordered(load(p.x, row * p.row + i, p.dtype), p)) << 32 | u64(i) : ~u64(0);
         reinterpret_cast<u64*>(p.keys)[e] = key;
     }
 }
 
-// Sorts every tile (size 0), or ends a merge of `size` keys whose wider steps are done. `padded` is a multiple of TILE.
+// Sorts the rows of every tile, or of a longer row every tile (size 0), or ends a merge of `size` keys whose wider
+// steps are done.
 GV_KERNEL(gv_sort_tile, gv::SortParameters, 256, 1) {
     using namespace gv;
     GV_SHARED(u64, tile);
 #pragma unroll 1
-    for (i64 block = blockIdx.x; block < p.rows * p.padded / TILE; block += gridDim.x) {
+    for (i64 block = blockIdx.x; block < tiles(p); block += gridDim.x) {
         u64* const keys = reinterpret_cast<u64*>(p.keys) + block * TILE;
         const i64 first = block * TILE % p.padded;
         for (int i = threadIdx.x; i < TILE; i += blockDim.x) tile[i] = keys[i];
         __syncthreads();
         if (p.size)
-            merge(tile, first, p.size, TILE / 2);
+            merge(tile, first, p.padded, p.size, TILE / 2);
         else
-            for (int size = 2; size <= TILE; size *= 2) merge(tile, first, size, size / 2);
+            for (int size = 2; size <= TILE && size <= p.padded; size *= 2)
+                merge(tile, first, p.padded, size, size / 2);
         // The next tile's keys come to where this thread has just read, so nobody has to wait.
         for (int i = threadIdx.x; i < TILE; i += blockDim.x) keys[i] = tile[i];
     }

@@ -352,14 +352,15 @@ class Launches:
 
     def sort(self, x: int, dtype: Dtype, rows: int, row: int, targets: int = 0) -> tuple[int, int]:
         """Sorted keys of every row: their address, and how many a row has with those that fill it up."""
-        padded = max(SORT_TILE, 1 << max(row - 1, 0).bit_length())
-        keys = self.scratch(8 * rows * padded)
-        tiles = (min(rows * padded // SORT_TILE, 1 << 20), 1, 1)
+        padded = 1 << max(row - 1, 0).bit_length()
+        whole = -(-rows * padded // SORT_TILE)
+        keys = self.scratch(8 * whole * SORT_TILE)
+        tiles = (min(whole, 1 << 20), 1, 1)
 
         def words(size: int = 0, distance: int = 0) -> bytes:
             return self._sort_words(x, keys, 0, dtype, rows, row, padded, size, distance, targets)
 
-        self._shipped("sort", "gv_sort_keys", _blocks(rows * padded), 0, words())
+        self._shipped("sort", "gv_sort_keys", _blocks(whole * SORT_TILE), 0, words())
         self._shipped("sort", "gv_sort_tile", tiles, 8 * SORT_TILE, words())
         size = 2 * SORT_TILE
         while size <= padded:

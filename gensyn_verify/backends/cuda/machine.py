@@ -187,8 +187,8 @@ class _Hashes:
             node, parent = self._nodes[(depth + 1) % 2].address, self._nodes[depth % 2].address
             if depth == 0:
                 node, parent = parent, 0
-            table = self._tables.address + 40 * self._count * rows
-            words = struct.pack("<6q", table, node, parent, self._count, total, 1)
+            address = self._tables.address + 40 * self._count * rows
+            words = struct.pack("<6q", address, node, parent, self._count, total, 1)
             grid = (max(1, -(-total // HASH_THREADS)), 1, 1)
             shared = 0 if depth else 4 * 17 * HASH_THREADS
             if total:
