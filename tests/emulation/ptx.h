@@ -620,13 +620,35 @@ class Runner {
     static uint64_t shared(uint64_t at) {
         return reinterpret_cast<uint64_t>(emulation::shared_memory()) + uint32_t(at);
     }
+    // Accesses of one size each, which ThreadSanitizer sees.
+    template <class T>
+    static uint64_t fetched(const void* from) {
+        T x;
+        std::memcpy(&x, from, sizeof x);
+        return x;
+    }
+    template <class T>
+    static void stored(void* to, T x) {
+        std::memcpy(to, &x, sizeof x);
+    }
+    static uint64_t fetch(const void* from, int size) {
+        return size == 1   ? fetched<uint8_t>(from)
+               : size == 2 ? fetched<uint16_t>(from)
+               : size == 4 ? fetched<uint32_t>(from)
+                           : fetched<uint64_t>(from);
+    }
+    static void put(void* to, uint64_t x, int size) {
+        if (size == 1) return stored(to, uint8_t(x));
+        if (size == 2) return stored(to, uint16_t(x));
+        if (size == 4) return stored(to, uint32_t(x));
+        stored(to, x);
+    }
     void load(const Instruction& i) {
         uint64_t at = address(i.args[1]);
         if (i.space == 'p' && i.args[1].slot < 0) at = reinterpret_cast<uint64_t>(parameters_) + i.args[1].value;
         if (i.space == 's') at = shared(at);
         for (int n = 0; n < i.width; n++) {
-            uint64_t x = 0;
-            std::memcpy(&x, pointer(at + uint64_t(n * bytes(i.type))), size_t(bytes(i.type)));
+            const uint64_t x = fetch(pointer(at + uint64_t(n * bytes(i.type))), bytes(i.type));
             set(i.width > 1 ? i.args[0].items[size_t(n)] : i.args[0], uint64_t(extend(x, i.type)));
         }
     }
@@ -635,7 +657,7 @@ class Runner {
         if (at % uint64_t(i.width * bytes(i.type))) emulation::fail("a store that is not aligned");
         for (int n = 0; n < i.width; n++) {
             const uint64_t x = get(i.width > 1 ? i.args[1].items[size_t(n)] : i.args[1]);
-            std::memcpy(pointer(at + uint64_t(n * bytes(i.type))), &x, size_t(bytes(i.type)));
+            put(pointer(at + uint64_t(n * bytes(i.type))), x, bytes(i.type));
         }
     }
     void shuffle(const Instruction& i) {

@@ -1,4 +1,5 @@
-"""Launches of the kernels of csrc/cuda under ThreadSanitizer, in a process of their own, with any barrier left out.
+"""Launches of CUDA kernels under ThreadSanitizer, in a process of their own, with any barrier left out: the kernels of
+csrc/cuda, and those that are written for rows.
 
 A thread of a GPU is a thread of the operating system here (threads.h), so a kernel that does not wait where it has to
 is a data race that ThreadSanitizer sees, whatever the timing. Copies that nobody waits for arrive never, or so late
@@ -10,6 +11,8 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,12 +30,14 @@ from gensyn_verify.program.types import Dtype, TensorType
 BASE = 1 << 36  # of the arena: an address that ThreadSanitizer lets programs use
 # A barrier of a kernel, as a statement or first in a list of them.
 BARRIER = re.compile(r"(?<!void )(?<!::)\b(__syncthreads|__syncwarp|wait_async)\(\)(?=[;,])")
+WRITTEN = "rows"  # what has no source: the kernels that backends/cuda/rows.py writes
+WRITTEN_BARRIER = re.compile(r"bar\.(?:warp\.sync -1|sync 0);")
 THREAD_SANITIZER = ("-g", "-fsanitize=thread", "-DEMULATION_THREADS")
 
 
 @dataclass(frozen=True)
 class Barrier:
-    """The `number`-th of a source of csrc/cuda."""
+    """The `number`-th of a source of csrc/cuda, or of the kernels that are written."""
 
     source: str
     number: int
@@ -44,14 +49,21 @@ class Barrier:
 
     def left_out(self) -> str:
         """The source without it."""
-        text = (KERNELS / self.source).read_text()
-        match = list(BARRIER.finditer(text))[self.number]
-        return text[: match.start()] + "void()" + text[match.end() :]
+        if self.source == WRITTEN:
+            text, pattern, instead = work(WRITTEN).module, WRITTEN_BARRIER, ""
+        else:
+            text, pattern, instead = (KERNELS / self.source).read_text(), BARRIER, "void()"
+        match = list(pattern.finditer(text))[self.number]
+        return text[: match.start()] + instead + text[match.end() :]
 
 
 def barriers() -> list[Barrier]:
-    """All of csrc/cuda."""
-    out = []
+    """All of csrc/cuda, and all of the kernels that are written."""
+    text = work(WRITTEN).module
+    out = [
+        Barrier(WRITTEN, n, text.count("\n", 0, match.start()) + 1, match[0].split()[0])
+        for n, match in enumerate(WRITTEN_BARRIER.finditer(text))
+    ]
     for source in sorted(KERNELS.glob("*.cu")):
         text = source.read_text()
         for number, match in enumerate(BARRIER.finditer(text)):
@@ -80,11 +92,24 @@ def program(source: str) -> Program:
             results += [g.reduce(name, long, [1]) for name in ("max", "argmin")]
         case "sort.cu":
             results.append(g.sort(batch("x", 2, 2100)))
+        case "rows":  # a row for a warp, and for a thread block
+            results += [turned(g, batch("warp", 20, 90)), turned(g, batch("block", 2, 4200))]
         case "move.cu":
             results.append(g.reshape(g.permute(batch("x", 40, 40), (1, 0)), (1600,)))
     for n, value in enumerate(results):
         g.output("metric", f"y{n}", value)
     return g.build()
+
+
+def turned(g: ProgramBuilder, x: Value) -> Value:
+    """Of each row: sums and an extreme that all of it reads, and its halves read in turn."""
+    column = (x.shape[0], 1)
+    total = g.reshape(g.reduce("sum", x, [1]), column)
+    y = g.map(lambda a, b: a - b, x, total)
+    halves = g.permute(g.reshape(y, (x.shape[0], 2, x.shape[1] // 2)), (0, 2, 1))
+    z = g.reshape(g.map(lambda a: a * 3.0, halves), x.shape)
+    largest = g.reshape(g.reduce("max", z, [1]), column)
+    return g.reduce("sum", g.map(lambda a, b: a - b, z, largest), [1])
 
 
 def numbers(rng: np.random.Generator, type: TensorType) -> Array:
@@ -103,11 +128,12 @@ def narrowed(launch: Launch) -> Launch:
 
 @dataclass(frozen=True)
 class Work:
-    """Launches on an arena, and what they have to leave where: offset -> bytes."""
+    """Launches on an arena, what they have to leave where (offset -> bytes), and the kernels that were written."""
 
     arena: Array
     launches: tuple[Launch, ...]
     wanted: dict[int, bytes]
+    module: str = ""
 
 
 @cache
@@ -116,7 +142,7 @@ def work(source: str) -> Work:
     if source == "blake3.cu":
         return hashing()
     made, rng = program(source), np.random.default_rng(0)
-    plan = make_plan(made)
+    plan = make_plan(made, regions=source == WRITTEN)
     planned = Launches(plan, BASE, multiprocessors=1, shared_bytes=227 << 10, capability=90)
     arena = np.zeros(planned.total_bytes, np.uint8)
     inputs = {i.name: numbers(rng, i.type) for i in made.inputs}
@@ -125,7 +151,8 @@ def work(source: str) -> Work:
         arena[place.offset : place.offset + len(array)] = array
     metrics = backends.evaluate(made, inputs)
     wanted = {p.offset: metrics[o.name].tobytes() for o, p in zip(made.outputs, plan.metrics, strict=True)}
-    return Work(arena, tuple(map(narrowed, planned.launches)), wanted)
+    few = planned.launches if source == WRITTEN else map(narrowed, planned.launches)
+    return Work(arena, tuple(few), wanted, planned.modules.get("", ""))
 
 
 def hashing() -> Work:
@@ -148,19 +175,29 @@ class Outcome:
     wrong: bool
 
 
-def built(folder: Path, source: str, without: Barrier | None = None) -> Path:
-    """A program that launches the kernels of a source (races.cpp)."""
-    text = without.left_out() if without else (KERNELS / source).read_text()
-    (folder / source).write_text(text)
-    units = [(EMULATION / "races.cpp", "races", ()), *(
-        (folder / source, name, macros) for name, (of, macros) in MODULES.items() if of == source
-    )]  # fmt: skip
+def compiled(source: Path, target: Path, macros: Sequence[str] = ()) -> Path:
     common = [compiler(), *flags(), *THREAD_SANITIZER, f"-I{KERNELS}", "-x", "c++"]
-    for path, name, macros in units:
-        run([*common, *macros, "-c", str(path), "-o", str(folder / f"{name}.o")])
+    run([*common, *macros, "-c", str(source), "-o", str(target)])
+    return target
+
+
+@cache
+def launcher() -> Path:
+    return compiled(EMULATION / "races.cpp", Path(tempfile.mkdtemp()) / "races.o")
+
+
+def built(folder: Path, source: str, without: Barrier | None = None) -> Path:
+    """A program that launches the kernels of a source (races.cpp); beside it, in `written`, those that were written."""
+    objects = [launcher()]
+    if source == WRITTEN:
+        (folder / "written").write_text(without.left_out() if without else work(WRITTEN).module)
+    else:
+        (folder / source).write_text(without.left_out() if without else (KERNELS / source).read_text())
+    for name, (of, macros) in MODULES.items():
+        if of == source:
+            objects.append(compiled(folder / source, folder / f"{name}.o", macros))
     binary = folder / "a.out"
-    objects = [str(folder / f"{name}.o") for _, name, _ in units]
-    run([compiler(), "-fsanitize=thread", "-rdynamic", *objects, "-ldl", "-o", str(binary)])
+    run([compiler(), "-fsanitize=thread", "-rdynamic", *map(str, objects), "-ldl", "-o", str(binary)])
     return binary
 
 
@@ -171,7 +208,15 @@ def outcome(binary: Path, todo: Work, seed: int) -> Outcome:
     with launches.open("w") as file:
         for one in todo.launches:
             print(one.kernel, *one.grid, one.threads, one.shared, b"".join(one.parameters).hex(), file=file)
-    command = [str(binary), str(BASE), str(arena), str(launches), str(seed)]
+    written = binary.with_name("written")
+    command = [
+        str(binary),
+        str(BASE),
+        str(arena),
+        str(launches),
+        str(seed),
+        *([str(written)] if written.exists() else []),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 66):  # 66: ThreadSanitizer said something
         raise RuntimeError(f"the launches ended with {done.returncode}: {done.stderr[:2000]}")

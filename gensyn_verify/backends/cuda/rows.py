@@ -57,6 +57,22 @@ def _length(call: Map | Reduce, rows: int) -> int:
     return math.prod(call.shape) // rows if isinstance(call, Map) else math.prod(call.reduced_shape)
 
 
+def _written(call: Map | Reduce) -> list[tuple[int, int, bool]]:
+    """Where the outputs of a call begin and end, and whether each thread wrote the elements that it walks along."""
+    if isinstance(call, Reduce):
+        return [(call.y, call.y + math.prod(call.kept_shape) * call.y_dtype.size, False)]
+    count = math.prod(call.shape)
+    return [(v.offset, v.offset + count * v.dtype.size, True) for v in call.outputs]
+
+
+def _read(call: Map | Reduce) -> list[tuple[int, bool]]:
+    """Where the inputs of a call begin, and whether they are read in the order in which they lie."""
+    if isinstance(call, Map):
+        return [(v.offset, collapse(call.shape, [v.strides])[1] == [(1,)]) for v in call.inputs]
+    shape, strides = (*call.kept_shape, *call.reduced_shape), (*call.kept_strides, *call.reduced_strides)
+    return [(call.x, collapse(shape, [strides])[1] == [(1,)])]
+
+
 class _Writer:
     def __init__(self, call: Rows, programs: Sequence[ScalarProgram]) -> None:
         self.call, self.programs = call, programs
@@ -81,9 +97,12 @@ class _Writer:
         body.add(f"setp.ge.u64 {beyond}, {self.row}, {call.rows}; @{beyond} bra DONE")
         self.bases = {offset: parameter(body, n) for n, offset in enumerate(views(call))}
         self.place_private(slot)
-        for number, one in enumerate(call.calls):
-            if number:
+        since: list[Map | Reduce] = []  # the last time that the team waited
+        for one in call.calls:
+            if any(self.crosses(before, one) for before in since):
                 self.wait()
+                since = []
+            since.append(one)
             if isinstance(one, Map):
                 self.map(one)
             else:
@@ -136,6 +155,25 @@ class _Writer:
     def wait(self) -> None:
         if self.team > 1:
             self.body.add("bar.warp.sync -1" if self.team == 32 else "bar.sync 0")
+
+    def crosses(self, before: Map | Reduce, call: Map | Reduce) -> bool:
+        """Whether a thread may read or overwrite in `call` what another thread wrote or reads in `before`."""
+        for begin, end, contiguous in _written(before):
+            for at, along in _read(call):
+                mine = along and contiguous and at == begin
+                mine = mine and _length(before, self.call.rows) == _length(call, self.call.rows)
+                if isinstance(call, Reduce) and REDUCTIONS[call.op] == "sum":
+                    mine = mine and self.team == 32  # of a thread block, a warp sums what lies together
+                if begin <= at < end and not mine:
+                    return True
+        used = self.scratch_of([*(begin for begin, *_ in _written(before)), *(at for at, _ in _read(before))])
+        taken = self.scratch_of([begin for begin, *_ in _written(call)])
+        return any(a < d and c < b for a, b in used for c, d in taken)
+
+    def scratch_of(self, offsets: Sequence[int]) -> list[tuple[int, int]]:
+        """Where the private values among these begin and end in a row's scratch memory."""
+        found = [p for offset in offsets if (p := private_at(self.call, offset))]
+        return [(p.scratch, p.scratch + p.row_bytes) for p in found]
 
     def walk(self, count: int, visit: Callable[[str], None]) -> None:
         """`visit` of every position of the thread's, b32, below `count`."""
