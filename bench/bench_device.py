@@ -1,4 +1,4 @@
-"""A device beside stock PyTorch on the same device: products, maps, sums, hashing, training steps.
+"""A device beside stock PyTorch on the same device: products, maps, sums, rows, hashing, training steps.
 
     python bench/bench_device.py [--device cuda|triton|mps] [--json FILE] [SET ...]
 
@@ -31,7 +31,7 @@ from gensyn_verify.backends.device.executor import Executor
 from gensyn_verify.backends.device.selection import describe
 from gensyn_verify.backends.names import DeviceName, of_device, parse
 from gensyn_verify.frontend import trace_step
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, functions, ops
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, Scalar, TensorType, functions, ops
 
 # Peak fp32 fma rate (without tensor cores) in TFLOP/s and memory bandwidth in TB/s, as the makers state them.
 PEAKS = {
@@ -100,6 +100,47 @@ def reduction(rows: int, columns: int, axis: int) -> Case:
     )
 
 
+def softmax(rows: int, columns: int) -> Case:
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(F32, (rows, columns)))
+    e = g.map(lambda a, m: functions.exp(a - m), x, g.reshape(g.reduce("max", x, {1}), (rows, 1)))
+    g.output("metric", "y", g.map(lambda a, s: a / s, e, g.reshape(g.reduce("sum", e, {1}), (rows, 1))))
+    return _along_rows("softmax", g.build(), rows, columns, lambda t: t["x"].softmax(1))
+
+
+def layer_norm(rows: int, columns: int) -> Case:
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(F32, (rows, columns)))
+    mean = g.map(lambda s: s / float(columns), g.reshape(g.reduce("sum", x, {1}), (rows, 1)))
+    centred = g.map(lambda a, m: a - m, x, mean)
+    squares = g.reshape(g.reduce("sum", g.map(lambda a: a * a, centred), {1}), (rows, 1))
+    g.output("metric", "y", g.map(lambda a, s: a / (s / float(columns) + 1e-5).sqrt(), centred, squares))
+    peer = lambda t: torch.nn.functional.layer_norm(t["x"], (columns,))  # noqa: E731
+    return _along_rows("layer norm", g.build(), rows, columns, peer)
+
+
+def _along_rows(name: str, program: Program, rows: int, columns: int, peer: Callable[..., Any]) -> Case:
+    inputs = {"x": np.random.default_rng(0).standard_normal((rows, columns), np.float32)}
+    return Case(f"{name} {rows}x{columns}", program, inputs, peer, nbytes=8.0 * rows * columns)
+
+
+def linear(m: int, n: int, k: int) -> Case:
+    """With bias and GELU behind the product."""
+    g = ProgramBuilder()
+    types = {"x": (m, k), "w": (n, k), "b": (n,)}
+    x, w, b = (g.input("batch", name, TensorType(F32, s)) for name, s in types.items())
+
+    def gelu(a: Scalar, b: Scalar) -> Scalar:
+        return (a + b) * 0.5 * (functions.erf((a + b) * 0.70710678) + 1.0)
+
+    g.output("metric", "y", g.map(gelu, g.dot(x, w, transpose_b=True), b))
+    rng = np.random.default_rng(0)
+    inputs = {name: rng.standard_normal(s, np.float32) for name, s in types.items()}
+    peer = lambda t: torch.nn.functional.gelu(torch.nn.functional.linear(t["x"], t["w"], t["b"]))  # noqa: E731
+    work = 2.0 * m * n * k
+    return Case(f"{m}x{n}x{k} bias gelu", g.build(), inputs, peer, flops=work, checked=work < 3e10)
+
+
 def sets(scale: float) -> dict[str, list[Callable[[], Case]]]:
     """The fixed workloads; `scale` shrinks every size for a smoke test."""
 
@@ -118,6 +159,7 @@ def sets(scale: float) -> dict[str, list[Callable[[], Case]]]:
             lambda: product(s(16), s(4096), s(4096), (False, True)),
             lambda: product(s(256), s(256), s(64), (False, True), batch=s(96)),
         ],
+        "linear": [lambda: linear(s(8192), s(3072), s(768))],
         "map": [
             lambda: elementwise("add", elements(1 << 26), lambda x, y: x + y, 2, torch.add),
             lambda: elementwise("exp", elements(1 << 26), functions.exp, 1, torch.exp),
@@ -127,6 +169,9 @@ def sets(scale: float) -> dict[str, list[Callable[[], Case]]]:
             lambda: reduction(s(1 << 14), s(1 << 12), 1),
             lambda: reduction(s(1 << 14), s(1 << 12), 0),
             lambda: reduction(8, elements(1 << 24), 1),
+        ],
+        "rows": [
+            lambda n=n, of=of: of(s((1 << 26) // n), s(n)) for of in (softmax, layer_norm) for n in (256, 1024, 8192)
         ],
     }  # fmt: skip
 

@@ -549,4 +549,4 @@ def test_the_benchmark_of_devices_runs(standin: None, monkeypatch: pytest.Monkey
     runpy.run_path(str(bench / "bench_device.py"), run_name="__main__")
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["device"]["device"].startswith("emulation")
-    assert {r["set"] for r in results["results"]} == {"dot", "dot-transformer", "map", "reduce", "hash", "step"}
+    assert {r["set"] for r in results["results"]} == {"dot", "dot-transformer", "linear", "map", "reduce", "rows", "hash", "step"}
