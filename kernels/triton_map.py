@@ -10,6 +10,7 @@ import linecache
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import triton
@@ -61,13 +62,13 @@ def _literal(c: Constant) -> str:
     return f"tl.full((), {c.bits:#x}, tl.{'uint32' if c.reg is Reg.u32 else 'int1'})"
 
 
-def program_lines(scalar: ScalarProgram) -> list[str]:
+def program_lines(scalar: ScalarProgram, v: str = "v") -> list[str]:
     """Values v0, v1, ... in SSA form; the inputs exist already."""
     first = len(scalar.inputs)
-    lines = [f"v{first + i} = {_literal(c)}" for i, c in enumerate(scalar.constants)]
+    lines = [f"{v}{first + i} = {_literal(c)}" for i, c in enumerate(scalar.constants)]
     first += len(scalar.constants)
     for i, instruction in enumerate(scalar.code):
-        lines.append(f"v{first + i} = " + EXPRESSIONS[instruction.op].format(*(f"v{a}" for a in instruction.args)))
+        lines.append(f"{v}{first + i} = " + EXPRESSIONS[instruction.op].format(*(f"{v}{a}" for a in instruction.args)))
     return lines
 
 
@@ -125,11 +126,15 @@ def scan_source(k: Elementwise) -> str:
 
 
 @lru_cache(maxsize=4096)
-def compile_source(source: str) -> Any:
-    """The jitted function `kernel` of generated source; Triton reads it back through linecache."""
+def compile_source(source: str, *modules: ModuleType) -> Any:
+    """The jitted function `kernel` of generated source, which has the names of the modules, or of triton_scalar.
+
+    Triton reads the source back through linecache.
+    """
     name = f"<gensyn_verify.kernels {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    scope: dict[str, Any] = {**vars(triton_scalar), "tl": tl, "__name__": "gensyn_verify.kernels.generated"}
+    names = {k: v for m in modules or (triton_scalar,) for k, v in vars(m).items()}
+    scope: dict[str, Any] = {**names, "tl": tl, "__name__": "gensyn_verify.kernels.generated"}
     exec(compile(source, name, "exec"), scope)
     return triton.jit(scope["kernel"])
 

@@ -18,7 +18,18 @@ SEGMENT = 2048
 
 
 @triton.jit
-def _enter(x, position, OP: tl.constexpr):
+def nothing(ROWS: tl.constexpr, OP: tl.constexpr, REG: tl.constexpr):
+    """[ROWS, 64] accumulators of no values."""
+    if OP == "argmax" or OP == "argmin":
+        return tl.full((ROWS, 64), 0, tl.uint64)
+    elif OP == "sum" and REG == "f32":
+        return tl.full((ROWS, 64), -0.0, tl.float32)
+    else:
+        return tl.full((ROWS, 64), 0, tl.uint32)
+
+
+@triton.jit
+def enter(x, position, OP: tl.constexpr):
     """The accumulator of one value: f32 or u32 (sum), a key, or (key, complement of the position)."""
     if OP == "sum":
         if x.dtype == tl.float32:
@@ -39,7 +50,7 @@ def _enter(x, position, OP: tl.constexpr):
 
 
 @triton.jit
-def _leave(acc, OP: tl.constexpr, REG: tl.constexpr):
+def leave(acc, OP: tl.constexpr, REG: tl.constexpr):
     """The register of the result."""
     if OP == "argmax" or OP == "argmin":
         return (~acc).to(tl.uint32).to(tl.int32, bitcast=True)
@@ -57,7 +68,7 @@ def _leave(acc, OP: tl.constexpr, REG: tl.constexpr):
 
 
 @triton.jit
-def _join(a, b, OP: tl.constexpr):
+def join(a, b, OP: tl.constexpr):
     if OP == "sum":
         return a + b
     else:
@@ -65,11 +76,11 @@ def _join(a, b, OP: tl.constexpr):
 
 
 @triton.jit
-def _fold(lanes, OP: tl.constexpr, ROWS: tl.constexpr):
+def fold(lanes, OP: tl.constexpr, ROWS: tl.constexpr):
     """[ROWS, 64] to [ROWS]: the upper half onto the lower, six times."""
     for h in tl.static_range(6):
         low, high = tl.split(tl.permute(tl.reshape(lanes, (ROWS, 2, 32 >> h)), (0, 2, 1)))
-        lanes = _join(low, high, OP)
+        lanes = join(low, high, OP)
     return tl.reshape(lanes, (ROWS,))
 
 
@@ -89,12 +100,8 @@ def reduce_kernel(
     start = segment * LENGTH
     lane = tl.arange(0, 64)
     base = x + offset(row, KEPT, KEPT_STRIDES)
-    nothing = tl.full((ROWS, 64), 0, tl.uint32)
-    if OP == "argmax" or OP == "argmin":
-        nothing = nothing.to(tl.uint64)
-    elif OP == "sum" and REG == "f32":
-        nothing = tl.full((ROWS, 64), -0.0, tl.float32)
-    lanes = nothing
+    none = nothing(ROWS, OP, REG)
+    lanes = none
     for i in range(0, (tl.where(n - start < LENGTH, n - start, LENGTH) + 63) // 64):
         e = start + i * 64 + lane
         there = (row < rows)[:, None] & (e < n)[None, :]
@@ -102,13 +109,13 @@ def reduce_kernel(
         if X == "":
             value = loaded.to(lanes.dtype, bitcast=True)
         else:
-            value = _enter(widen(loaded, X), e[None, :], OP)
-        lanes = _join(lanes, tl.where(there, value, nothing), OP)
-    result = _fold(lanes, OP, ROWS)
+            value = enter(widen(loaded, X), e[None, :], OP)
+        lanes = join(lanes, tl.where(there, value, none), OP)
+    result = fold(lanes, OP, ROWS)
     if OP == "sum" and REG == "f32":
         result = tl.where(n == 0, 0.0, result)  # the empty sum is +0, though lanes begin at -0
     place = y + row * segments + segment
     if Y != "":
-        tl.store(place, narrow(_leave(result, OP, REG), Y), mask=row < rows)
+        tl.store(place, narrow(leave(result, OP, REG), Y), mask=row < rows)
     else:
         tl.store(place, result.to(y.dtype.element_ty, bitcast=True), mask=row < rows)

@@ -22,7 +22,7 @@ def make(program: Program, keep: bool = False, fuse: bool = True, device: str = 
     """An executor of `program` on a device as torch names it: "cuda", "cuda:N" (AMD too), or "cpu" under
     TRITON_INTERPRET=1, which has to be set before the kernels are imported.
     """
-    return Executor(program, partial(TritonMachine, device=device), keep, fuse)
+    return Executor(program, partial(TritonMachine, device=device), keep, fuse, regions=True)
 
 
 def describe(number: int | None) -> dict[str, str]:

@@ -25,6 +25,7 @@ from gensyn_verify.kernels import (
     triton_map,
     triton_random,
     triton_reduce,
+    triton_rows,
     triton_sort,
 )
 from gensyn_verify.kernels.triton_findings import findings
@@ -92,15 +93,20 @@ class TritonMachine:
             raise BackendError(
                 f"Triton {triton.__version__} interprets tl.fma with two roundings; install 3.9 or later"
             )
+        programs = plan_.program.scalar_programs
+        self._kernels: dict[plan.Region, triton_rows.RowsKernel | None] = {
+            c: triton_rows.rows_kernel(c, programs) for c in plan_.calls if isinstance(c, plan.Rows)
+        }
+        arena_bytes = max([plan_.arena_bytes, *map(self._reach, plan_.calls)])
         try:
-            whole = (plan_.arena_bytes // plan.ALIGN + 1) * plan.ALIGN  # kernels read whole words
+            whole = (arena_bytes // plan.ALIGN + 1) * plan.ALIGN  # kernels read whole words
             self._arena = torch.zeros(whole, dtype=torch.uint8, device=self._device)
         except (RuntimeError, AssertionError) as error:
             raise BackendError(
-                f"backend triton: no {plan_.arena_bytes} bytes on device {device!r} ({error}); use cpu"
+                f"backend triton: no {arena_bytes} bytes on device {device!r} ({error}); use cpu"
             ) from error
         self._read: set[str] | None = set()  # hashes of compiled kernels; None after the first run, which reads them
-        self._launches = self._with_scratch([launch for call in plan_.plain for launch in self._lower(call)])
+        self._launches = self._with_scratch([launch for call in plan_.calls for launch in self._lower(call)])
 
     def write(self, offset: int, data: Array) -> None:
         source = data if data.flags.writeable else data.copy()  # torch warns of arrays that it could not write to
@@ -184,8 +190,16 @@ class TritonMachine:
 
     # ---- calls ----
 
-    def _lower(self, call: plan.Call) -> list[Launch]:
+    def _reach(self, call: plan.Call | plan.Region) -> int:
+        """Where memory ends for a region's private values, which need some if its calls run one after the other."""
+        if isinstance(call, plan.Region) and self._kernels.get(call) is None:
+            return max((p.offset + p.nbytes for p in call.private), default=0)
+        return 0
+
+    def _lower(self, call: plan.Call | plan.Region) -> list[Launch]:
         lower: dict[type, Callable[[Any], list[Launch]]] = {
+            plan.Rows: self._rows,
+            plan.Epilogue: self._epilogue,
             plan.Map: self._map,
             plan.Scan: self._scan,
             plan.Dot: self._dot,
@@ -198,6 +212,17 @@ class TritonMachine:
             plan.Sort: self._sort,
         }
         return [launch for launch in lower[type(call)](call) if launch.programs]
+
+    def _rows(self, c: plan.Rows) -> list[Launch]:
+        k = self._kernels[c]
+        if k is None:
+            return [launch for one in c.calls for launch in self._lower(one)]
+        pointers = [self._at(v.offset, v.dtype.size) for v in k.views]
+        return [Launch(k.kernel, -(-c.rows // k.block), (*pointers, c.rows), {"ROWS": k.block}, k.fuses)]
+
+    def _epilogue(self, c: plan.Epilogue) -> list[Launch]:
+        calls: tuple[plan.Call, ...] = (c.dot, *c.maps)
+        return [launch for one in calls for launch in self._lower(one)]
 
     def _map(self, c: plan.Map) -> list[Launch]:
         scalar = self._plan.program.scalar_programs[c.program]

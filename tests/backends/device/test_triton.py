@@ -29,10 +29,10 @@ from gensyn_verify.backends import reference
 from gensyn_verify.backends.arrays import CARRIER, Array
 from gensyn_verify.backends.device import plan
 from gensyn_verify.errors import BackendError
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, ScalarProgram, TensorType, ops
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, Reg, ScalarProgram, TensorType, Value, ops
 from gensyn_verify.program.program import Input, Node, Output
 from gensyn_verify.program.published import PUBLISHED
-from gensyn_verify.program.scalar import OPERATIONS, Instruction
+from gensyn_verify.program.scalar import OPERATIONS, Instruction, Scalar
 from tests.backends.test_executor import inputs_of, two_layer_step
 
 pytest.importorskip("triton")
@@ -40,7 +40,7 @@ torch = pytest.importorskip("torch")
 with pytest.MonkeyPatch.context() as interpreter:  # kernels are interpreted or compiled for good when imported
     interpreter.setenv("TRITON_INTERPRET", "1")
     from gensyn_verify.backends.triton import make
-    from gensyn_verify.kernels import triton_dot, triton_map, triton_random, triton_reduce
+    from gensyn_verify.kernels import triton_dot, triton_map, triton_random, triton_reduce, triton_rows
 
 TRITON = partial(make, device="cpu")
 F = Dtype.f32
@@ -384,6 +384,204 @@ def test_a_running_sum_carries_its_error() -> None:
         g.output("metric", name, v)
     program = g.build()
     check(program, random_inputs(program, 2, 0.0))
+
+
+# ---- regions: several nodes as one kernel ----
+
+
+@pytest.fixture
+def block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many rows a program as where there are many rows."""
+    monkeypatch.setattr(triton_rows, "PROGRAMS", 1)
+
+
+def launches(program: Program) -> int:
+    return len(make(program, device="cpu")._machine._launches)
+
+
+def check_rows(program: Program, inputs: dict[str, Array], definition: str = "reference") -> None:
+    """Like `check`, of a program that has to be one kernel."""
+    executor = make(program, device="cpu")
+    assert [type(c) for c in executor._plan.calls] == [plan.Rows]
+    assert len(executor._machine._launches) == 1
+    check(program, inputs, definition)
+
+
+def rows_inputs(program: Program, seed: int, special: float = 0.0) -> dict[str, Array]:
+    """Everyday floats, and few special patterns: one NaN makes all of a long row NaN."""
+    rng = np.random.default_rng(seed)
+    inputs = {}
+    for i in program.inputs:
+        x = random_tensor(rng, i.type.dtype, i.type.shape, 1.0)
+        everyday = rng.standard_normal(i.type.shape).astype(np.float32)
+        if i.type.dtype is Dtype.bf16:
+            everyday = (everyday.view(np.uint32) >> 16).astype(np.uint16)
+        inputs[i.name] = np.where(rng.random(i.type.shape) < special, x, everyday.astype(x.dtype))
+    return inputs
+
+
+def of_row(g: ProgramBuilder, name: str, x: Value, dtype: Dtype | None = None) -> Value:
+    """A reduction over the last axis, as a column."""
+    axis = len(x.shape) - 1
+    wide = Dtype[x.dtype.reg.name] if name == "sum" else x.dtype
+    return g.reshape(g.emit(ops.Reduce(ops.REDUCTIONS.index(name), (axis,), dtype or wide), x)[0], (*x.shape[:axis], 1))
+
+
+def like_softmax(g: ProgramBuilder, x: Value, out: Dtype) -> Value:
+    y = g.map(lambda a, b: (a - b) * 0.25 + 1.0, x, of_row(g, "max", x))
+    return g.map(lambda a, b: a / b, y, of_row(g, "sum", y), dtype=out)
+
+
+def like_layer_norm(g: ProgramBuilder, x: Value, out: Dtype) -> Value:
+    scale = g.input("batch", "scale", TensorType(Dtype.bf16, x.shape[-1:]))
+    mean = g.map(lambda a: a * (1.0 / x.shape[-1]), of_row(g, "sum", x))
+    centred = g.map(lambda a, b: a - b, x, mean)
+    norm = g.map(lambda a: 1.0 / (a + 1e-5).sqrt(), of_row(g, "sum", g.map(lambda a: a * a, centred)))
+    g.output("metric", "norm", norm)
+    return g.map(lambda a, b, c: a * b * c, centred, norm, scale, dtype=out)
+
+
+def with_narrow_steps(g: ProgramBuilder, x: Value, out: Dtype) -> Value:
+    """Each value is rounded to fewer bits before it is read."""
+    y = g.map(lambda a, b: a - b, x, of_row(g, "min", x), dtype=Dtype.bf16)
+    total = of_row(g, "sum", y, Dtype.f16)
+    z = g.map(lambda a, b: a * 0.3 + b, y, total, dtype=Dtype.f16)
+    sign, whole = g.maps(lambda a: (a < 0.0, a.abs().to(Reg.u32)), z, dtypes=(Dtype.boolean, Dtype.u8))
+    count = of_row(g, "sum", whole)
+    return g.map(lambda s, a, n: s.builder.select(s, a, n.to(Reg.f32)), sign, z, count, dtype=out)
+
+
+@pytest.mark.parametrize("norm", [like_softmax, like_layer_norm, with_narrow_steps])
+@pytest.mark.parametrize("shape", [(5, 1), (9, 10), (7, 64), (3, 3, 65), (4, 127), (2, 2048), (3, 2049)])
+def test_rows(shape, norm, block) -> None:  # type: ignore[no-untyped-def]
+    long = shape[-1] > 2000
+    for dtype, out in ((F, F), (Dtype.bf16, Dtype.f16)):
+        if long and (dtype is F) == (norm is with_narrow_steps):
+            continue
+        g = ProgramBuilder()
+        g.output("metric", "y", norm(g, g.input("batch", "x", TensorType(dtype, shape)), out))
+        program = g.build()
+        for special in (0.3 / shape[-1],) if long else (0.0, 0.3 / shape[-1]):
+            check_rows(program, rows_inputs(program, shape[-1], special))
+
+
+def test_rows_that_have_a_program_each() -> None:
+    g = ProgramBuilder()
+    g.output("metric", "y", like_layer_norm(g, g.input("batch", "x", TensorType(F, (5, 70))), F))
+    program = g.build()
+    (launch,) = make(program, device="cpu")._machine._launches
+    assert launch.programs == 5
+    check_rows(program, rows_inputs(program, 1, 0.004))
+
+
+def test_rows_of_segments_of_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three segments; with short ones, as many as there are lanes, and one more, for which there is no kernel."""
+    for segment, length in ((triton_reduce.SEGMENT, 4100), (64, 4095), (64, 4097)):
+        monkeypatch.setattr(reference, "SUM_SEGMENT", segment)
+        monkeypatch.setattr(triton_reduce, "SEGMENT", segment)
+        monkeypatch.setattr(triton_rows, "PROGRAMS", 1)
+        g = ProgramBuilder()
+        g.output("metric", "y", like_softmax(g, g.input("batch", "x", TensorType(F, (2, length))), F))
+        program = g.build()
+        assert (launches(program) == 1) == (length != 4097)
+        check(program, rows_inputs(program, 1))
+
+
+@pytest.mark.parametrize("dtype", [d for d in NUMBERS if d is not F])
+def test_rows_of_views_and_integers(dtype: Dtype, block: None) -> None:
+    """What lies outside is read strided, backwards and broadcast; one value of a row leads to another's store."""
+    g = ProgramBuilder()
+    x, y = (g.input("batch", n, TensorType(dtype, (6, 70))) for n in "xy")
+    turned = g.permute(g.slice(x, (5, 3), (6, 65), (-1, 1)), (1, 0))
+    reg = dtype.reg
+    largest = g.map(lambda a, b: a.max(b), turned, g.permute(g.slice(y, (0, 5), (1, 65)), (1, 0)))
+    for name in ("sum", "max", "min"):
+        value = of_row(g, name, largest)
+        g.output("metric", name, value)
+        g.output("metric", f"{name}_with_all", g.map(lambda a, b: a * 3 + b.to(reg), value, largest))
+    program = g.build()
+    for seed in range(2):
+        check_rows(program, random_inputs(program, seed), "cpu")
+
+
+def test_rows_of_zeros_and_nans(block: None) -> None:
+    """A NaN that an operation made, with any sign, is the canonical one when it is stored; -0 is the empty lane."""
+    rows = [[0.0, -0.0], [0.0, 0.0], [-0.0, -0.0], [1.0, np.nan], [np.inf, -np.inf], [2e-45, -1e-45], [-3e38, -3e38]]
+    x = np.array(rows, np.float32)
+    x[3, 1] = np.uint32(0xFFFFFFFF).view(np.float32)
+    g = ProgramBuilder()
+    y = g.map(lambda a: -a, g.input("batch", "x", TensorType(F, x.shape)))
+    for name in ("sum", "max", "min"):
+        value = of_row(g, name, y)
+        g.output("metric", name, value)
+        g.output("metric", f"{name}_with_all", g.map(lambda a, b: a * b, y, value))
+    check_rows(g.build(), {"x": x})
+
+
+def test_rows_of_one_element_are_maps() -> None:
+    """What is rounded in between keeps maps apart, but not kernels."""
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(F, (3, 500)))
+    y = g.map(lambda a: a * 0.7, x, dtype=Dtype.bf16)
+    z = g.map(lambda a, b: a + b, g.reshape(y, (1500,)), g.reshape(x, (1500,)), dtype=Dtype.f16)
+    g.output("metric", "z", z)
+    g.output("metric", "last", g.map(lambda a: a * 3.0, z))
+    check_rows(g.build(), random_inputs(g.build(), 2))
+
+
+def test_rows_that_read_at_other_positions_run_call_by_call() -> None:
+    """Halves swapped: then private values have memory, behind the rest."""
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(F, (4, 90)))
+    y = g.map(lambda a, b: a - b, x, of_row(g, "sum", x))
+    turned = g.permute(g.reshape(y, (4, 2, 45)), (0, 2, 1))
+    g.output("metric", "z", g.reduce("max", g.map(lambda a: a * 3.0, turned), (1, 2)))
+    program = g.build()
+    executor = make(program, device="cpu")
+    (call,) = executor._plan.calls
+    assert isinstance(call, plan.Rows)
+    assert call.private
+    assert len(executor._machine._launches) == len(call.calls)
+    check(program, rows_inputs(program, 1, 0.01))
+
+
+def test_values_that_are_dear_are_not_computed_again() -> None:
+    """A long chain of operations is cheaper to store than to compute for every reduction of it."""
+    g = ProgramBuilder()
+
+    def dear(a: Scalar) -> Scalar:
+        for _ in range(200):
+            a = a * 0.5 + 1.0
+        return a
+
+    y = g.map(dear, g.input("batch", "x", TensorType(F, (4, 70))))
+    for name in ("sum", "max"):
+        y = g.map(lambda a, b: a * b, y, of_row(g, name, y))
+    g.output("metric", "y", y)
+    program = g.build()
+    assert launches(program) > 1
+    check(program, rows_inputs(program, 1, 0.01))
+
+
+@settings(SLOW, max_examples=30)
+@given(st.data())
+def test_random_rows(data: st.DataObject) -> None:
+    g = ProgramBuilder()
+    rows, length = data.draw(st.integers(2, 11)), data.draw(st.integers(1, 9) | st.sampled_from([64, 70, 130]))
+    values = [g.input("batch", n, TensorType(F, s)) for n, s in (("x", (rows, length)), ("y", (length,)))]
+    for _ in range(data.draw(st.integers(2, 8))):
+        a, b = (data.draw(st.sampled_from(values)) for _ in range(2))
+        out = data.draw(st.sampled_from(FLOATS))
+        if a.shape == (rows, length) and data.draw(st.booleans()):
+            values.append(of_row(g, data.draw(st.sampled_from(["sum", "max", "min"])), a))
+        else:
+            values.append(g.map(lambda a, b: a * 0.5 - b, a, b, dtype=out))
+    kept = data.draw(st.sets(st.sampled_from(values[2:]), min_size=1)) | {values[-1]}
+    for n, v in enumerate(values):
+        if v in kept:
+            g.output("metric", f"y{n}", v)
+    program = g.build()
+    check(program, rows_inputs(program, data.draw(st.integers(0, 99)), 0.02))
 
 
 # ---- programs and steps ----
