@@ -1,7 +1,8 @@
 """What the CUDA kernels can reach on GPUs that are not here: counted, not measured. `python bench/roofline.py`.
 
 Reads the machine code that ptxas makes of the shipped PTX (nvdisasm, of the wheel nvidia-cuda-nvdisasm, prints it) and
-counts the instructions of the loops that matter. Writes bench/results/roofline.json. What it assumes:
+counts the instructions of the loops that matter. Writes bench/results/roofline.json, with registers and shared memory of
+every kernel that ships. What it assumes:
 
 - A multiprocessor has four schedulers; each issues one instruction of a warp a clock, those whose predicate is off too.
 - FFMA and IMAD go through the fp32 lanes: a warp takes 32 / (lanes of a scheduler) clocks. 64 lanes a multiprocessor
@@ -36,7 +37,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from gensyn_verify.backends.cuda import kernels
-from gensyn_verify.backends.cuda.launch import DOT_BLOCK, DOT_STEP, DOT_TILES, THREADS, Launches
+from gensyn_verify.backends.cuda.launch import DOT_BLOCK, DOT_STEP, DOT_TILES, SORT_TILE, THREADS, Launches
+from gensyn_verify.backends.cuda.machine import HASH_THREADS
 
 RESULT = Path(__file__).resolve().parent / "results" / "roofline.json"
 SCHEDULERS, REGISTERS, RESERVED = 4, 65536, 1024  # of a multiprocessor; bytes of shared memory that a block costs more
@@ -260,6 +262,26 @@ def blake3(gpu: Gpu, machine: Machine) -> Hash:
     return Hash(gpu.name, machine.registers[kernel], len(steady), integer, products, rate, rate / gpu.memory)
 
 
+def resources() -> dict[str, dict[str, dict[str, int]]]:
+    """Of every kernel that ships, by architecture: registers a thread, bytes that it spills, bytes of shared memory.
+
+    Shared memory is what a launch asks for, at most.
+    """
+    asked = {f"gv_dot_{size}": Launches.dot_shared(size, True) for size in DOT_TILES} | {
+        "gv_extreme": 8 * THREADS // 32, "gv_sum_columns": 4 * THREADS, "gv_transpose": 4 * 32 * 33,
+        "gv_sort_tile": 8 * SORT_TILE, "gv_blake3_chunks": 4 * 17 * HASH_THREADS,
+    }  # fmt: skip
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for module, architectures in kernels.built().items():
+        for a in architectures:
+            machine = assembled(kernels.text(module, a), a)
+            for kernel, registers in machine.registers.items():
+                shared = next((nbytes for begin, nbytes in asked.items() if kernel.startswith(begin)), 0)
+                used = {"registers": registers, "spilled": machine.spilled[kernel], "shared": shared}
+                found.setdefault(f"sm_{a}", {})[kernel] = used
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=4096, help="rows, columns and k of the matrix product")
@@ -280,8 +302,8 @@ def main() -> None:
     for h in hashes:
         print(f"{h.gpu:10} hash: {h.issued} instructions for 64 bytes, {h.integer} integer, {h.products} products; "
               f"{h.bytes_per_second / 1e9:.0f} GB/s, {h.memory:.2f} of memory")  # fmt: skip
-    RESULT.write_text(json.dumps({"n": n, "dot": [asdict(d) for d in dots], "blake3": [asdict(h) for h in hashes]},
-                                 indent=1) + "\n")  # fmt: skip
+    results = {"n": n, "dot": [asdict(d) for d in dots], "blake3": [asdict(h) for h in hashes], "kernels": resources()}
+    RESULT.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
