@@ -1,8 +1,8 @@
 """What the CUDA kernels can reach on GPUs that are not here: counted, not measured. `python bench/roofline.py`.
 
 Reads the machine code that ptxas makes of the shipped PTX (nvdisasm, of the wheel nvidia-cuda-nvdisasm, prints it) and
-counts the instructions of the loops that matter. Writes bench/results/roofline.json, with registers and shared memory of
-every kernel that ships. What it assumes:
+counts the instructions of the loops that matter. Writes bench/results/roofline.json, with registers and shared memory
+of every kernel that ships. What it assumes:
 
 - A multiprocessor has four schedulers; each issues one instruction of a warp a clock, those whose predicate is off too.
 - FFMA and IMAD go through the fp32 lanes: a warp takes 32 / (lanes of a scheduler) clocks. 64 lanes a multiprocessor
