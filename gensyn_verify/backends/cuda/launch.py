@@ -190,7 +190,7 @@ class Launches:
 
     def rows(self, call: Rows) -> None:
         if call not in self.kernels:
-            self.kernels[call] = rows.rows_kernel(call, self.plan.program.scalar_programs)
+            self.kernels[call] = rows.rows_kernel(call, self.plan.program.scalar_programs, self.multiprocessors)
         self._launch_written(self.kernels[call], rows.views(call))
 
     def _ending(

@@ -48,9 +48,9 @@ def views(call: Rows) -> list[int]:
     return [offset for offset in dict.fromkeys(found) if private_at(call, offset) is None]
 
 
-def rows_kernel(call: Rows, programs: Sequence[ScalarProgram]) -> Kernel:
-    """Parameters are the addresses of `views`."""
-    return _Writer(call, programs).write()
+def rows_kernel(call: Rows, programs: Sequence[ScalarProgram], multiprocessors: int) -> Kernel:
+    """Parameters are the addresses of `views`. Few rows are spread over all multiprocessors."""
+    return _Writer(call, programs, multiprocessors).write()
 
 
 def _length(call: Map | Reduce, rows: int) -> int:
@@ -74,13 +74,14 @@ def _read(call: Map | Reduce) -> list[tuple[int, bool]]:
 
 
 class _Writer:
-    def __init__(self, call: Rows, programs: Sequence[ScalarProgram]) -> None:
+    def __init__(self, call: Rows, programs: Sequence[ScalarProgram], multiprocessors: int) -> None:
         self.call, self.programs = call, programs
         longest = max(_length(c, call.rows) for c in call.calls)
         reduces = any(isinstance(c, Reduce) for c in call.calls)
         self.team = 1 if longest == 1 and not reduces else 32 if longest <= _WARP_ROW else THREADS
-        room = SHARED - 4 * _PARTIAL
-        self.slots = max(1, min(THREADS // self.team, room // max(call.scratch_bytes, 1)))  # rows of a thread block
+        # Rows of a thread block: as many as its threads and its shared memory have room for, and a whole warp of them.
+        room = min(THREADS // self.team, (SHARED - 4 * _PARTIAL) // max(call.scratch_bytes, 1))
+        self.slots = max(1, min(room, max(call.rows // multiprocessors, 32 // self.team)))
         self.body = Body()
         self.labels = 0
 
