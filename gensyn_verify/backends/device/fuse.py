@@ -1,10 +1,10 @@
-"""A program with fewer, larger maps, each right behind the dot that it reads.
+"""Programs as devices like them: fewer, larger maps, each right behind the dot that it reads.
 
-Chains of maps become one map: what one hands to the next stays in a register.
+A program becomes a program with the same inputs, outputs and bits.
 
-A program becomes a program with the same inputs, outputs and bits. A map joins the group of maps of its shape whose
-values it reads unbroadcast; a group ends where another node reads one of its values. Values in narrow storage are
-rounded when stored, so groups end there too.
+Chains of maps become one map: what one hands to the next stays in a register. A map joins the group of maps of its
+shape whose values it reads unbroadcast; a group ends where another node reads one of its values. Values in narrow
+storage are rounded when stored, so groups end there too.
 """
 
 from __future__ import annotations
@@ -190,8 +190,10 @@ def maps_behind_dots(program: Program) -> Program:
             continue
         place(n)
         if isinstance(node.op, ops.Dot):
-            maps = (m for m in readers[program.first_value[n]] if isinstance(program.nodes[m].op, ops.Map))
-            any(m not in order and not states & set(_values(program, m)) and place_behind(m) for m in maps)
+            for m in readers[program.first_value[n]]:
+                is_free = isinstance(program.nodes[m].op, ops.Map) and not states & set(_values(program, m))
+                if m not in order and is_free and place_behind(m):
+                    break
     number = {v: v for v in range(len(program.inputs))}
     for n in order:
         for v in _values(program, n):
