@@ -322,6 +322,11 @@ def _perturbed(tensor: Array, words: Array, up: np.float32, down: np.float32) ->
         return np.where(bits == 1, tensor * up, tensor * down)
 
 
+def budget(thresholds: Thresholds, n: int) -> float:
+    """The largest mean excess of n intervals, in bits, that is not rejected."""
+    return (thresholds.mean + SIGMAS * thresholds.spread / math.sqrt(n)) / BIT
+
+
 def over_the_run(deviations: Sequence[Deviation], drift: Drift, thresholds: Thresholds) -> tuple[Statistic, ...]:
     """What adds up over all replayed intervals: their mean excess, and how far the deviations point one way."""
     t = thresholds
@@ -330,10 +335,10 @@ def over_the_run(deviations: Sequence[Deviation], drift: Drift, thresholds: Thre
     if n < 2:
         return ()
     mean = sum(excesses) / n
-    budget = (t.mean + SIGMAS * t.spread / math.sqrt(n)) / BIT
+    most = budget(t, n)
     pairs = math.sqrt(n * (n - 1) / 2)
     coherence = (t.coherence + SIGMAS * t.scatter / pairs) / SHARE + CUSHION
     return (
-        Statistic("budget", mean, budget, budget, "bits"),
+        Statistic("budget", mean, most, most, "bits"),
         Statistic("coherence", drift.coherence, coherence, coherence, "(mean cosine)"),
     )

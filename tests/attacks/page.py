@@ -24,7 +24,7 @@ covers the forged log, checkpoints have the roots that the log names.
 - *exact, sampled*: the same on as many intervals as the task's policy says, drawn from a beacon fixed after the
   commitment. The number is the probability that the draw meets a forged interval, which it then rejects.
 - *threshold*: recomputes and compares distances with calibrated thresholds (docs/thresholds.md), for solvers on vendor
-  kernels. An empty cell was not measured: openly, the wrong data or rates are found by their roots in either mode.
+  kernels. Sampled, it also counts draws whose mean excess is above the budget of as many intervals.
 - *Jia et al. 2021*: the published rule (`gensyn_verify.attacks.jia`). It believes claimed data and rates, looks at the
   two longest updates of an epoch, and compares parameters.
 

@@ -1,6 +1,6 @@
 """Every attack against every verification rule: bench/results/attacks.json, and docs/attacks.md made from it.
 
-    python -m tests.attacks.report                                   both models, everything; some 20 minutes
+    python -m tests.attacks.report                                   both models, everything, a process each
     python -m tests.attacks.report --model gpt --kind drift splice   some; the rest of the JSON stays as it is
     python -m tests.attacks.report --calibrated FOLDER               also threshold mode: FOLDER/<model> are the tasks
                                                                      that `gverify calibrate` made of --tasks FOLDER
@@ -14,16 +14,22 @@ reproducible one in exact mode and for Jia et al., stock PyTorch kernels in thre
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -31,9 +37,10 @@ import gensyn_verify as gv
 from examples.cnn import ResNet20, digits
 from examples.gpt import GPT, loss_fn, windows
 from gensyn_verify.attacks import KINDS, Forgery, Solver, forge, jia
+from gensyn_verify.protocol.policy import Thresholds
 from gensyn_verify.protocol.report import Report
 from gensyn_verify.protocol.sampling import draw, probability_caught
-from gensyn_verify.protocol.threshold import Outcome
+from gensyn_verify.protocol.threshold import Outcome, budget
 from tests.attacks.page import page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -145,7 +152,7 @@ def _decider(report: Report) -> str:
 
 
 def _sampled(task: gv.Task, report: Report, full: Judgement, known: bytes | None) -> Judgement:
-    """What a draw of the policy's samples is worth against the intervals that a full replay found bad."""
+    """What a draw of the policy's samples is worth against what a full replay found of each interval."""
     share = task.policy.samples * task.interval / task.steps * report.steps_replayed / max(1, report.steps)
     bad = {f.interval for f in report.findings if f.interval is not None}
     everywhere = {"moment", "scalar"} if report.mode == "threshold" else set()  # looked at without a replay
@@ -155,10 +162,28 @@ def _sampled(task: gv.Task, report: Report, full: Judgement, known: bytes | None
         bad |= {d.interval for d in report.deviations if d.outcome(report.thresholds) is Outcome.REJECT}
     caught = float(probability_caught(report.intervals, task.policy.samples, len(bad)))
     detail = f"{len(bad)} of {report.intervals} intervals"
+    if report.thresholds is not None:
+        excess = {d.interval: d.worst("l2")[0] for d in report.deviations if not d.blind(report.thresholds)}
+        budgeted = over_budget(report.intervals, task.policy.samples, bad, excess, report.thresholds)
+        detail += ", and the budget" if budgeted > caught + 1e-9 else ""
+        caught = max(caught, budgeted)
     if known is not None:
         met = bad & set(draw(known, bytes.fromhex(report.commitment), report.intervals, task.policy.samples))
         detail += f"; under the beacon it knew {len(met)} drawn"
     return Judgement(full.outcome, detail, share, caught)
+
+
+def over_budget(intervals: int, samples: int, bad: set[int], excess: Mapping[int, float], t: Thresholds) -> float:
+    """The share of all draws that meet one of `bad`, or whose mean excess is above the budget of as many intervals.
+
+    `excess` is that of intervals whose replay can tell.
+    """
+    drawn = np.array(list(combinations(range(intervals), samples)))
+    found = np.array([excess.get(i, np.nan) for i in range(intervals)])[drawn]
+    seen = (~np.isnan(found)).sum(1)
+    mean = np.nansum(found, 1) / np.maximum(seen, 1)
+    most = np.array([np.inf, np.inf, *(budget(t, n) for n in range(2, samples + 1))])[seen]
+    return float((np.isin(drawn, list(bad)).any(1) | (mean > most)).mean())
 
 
 def jia_2021(task: gv.Task, rule: jia.Rule) -> Rule:
@@ -232,6 +257,23 @@ def _subjects(bench: Bench, kinds: list[str], folder: Path, seeds: int) -> Itera
             yield kind, how, forgery
 
 
+def _results() -> Rows:
+    results: Rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return results
+
+
+def _keep(name: str, found: Rows) -> None:
+    """Write what is known of one model; another process may do the same for another."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    folder, partial = os.open(RESULTS.parent, os.O_RDONLY), RESULTS.with_suffix(".part")
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        partial.write_text(json.dumps(_results() | {name: found}, indent=1, sort_keys=True) + "\n")
+        partial.replace(RESULTS)
+    finally:
+        os.close(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="*", choices=list(MODELS), default=list(MODELS))
@@ -246,15 +288,20 @@ def main() -> None:
         for name in args.model:
             MODELS[name](args.tasks / name)
         return
-    results: Rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in [] if args.page else args.model:
-        kept = results.get(name, {}).get("rows", {})
+    if not args.page and len(args.model) > 1:  # a process each
+        rest = sys.argv[1:]
+        each = [[sys.executable, "-m", "tests.attacks.report", *rest, "--model", name] for name in args.model]
+        processes = [subprocess.Popen(command) for command in each]
+        statuses = [process.wait() for process in processes]
+        if any(statuses):
+            sys.exit("not all was measured")
+    elif not args.page:
+        (name,) = args.model
+        kept = _results().get(name, {}).get("rows", {})
         for found in measure(name, args.kind, args.calibrated, args.honest, not args.threshold_only, kept):
-            results[name] = found | {"rows": dict(sorted(found["rows"].items()))}
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+            _keep(name, found | {"rows": dict(sorted(found["rows"].items()))})
     honest = json.loads(HONEST.read_text()) if HONEST.exists() else {}
-    PAGE.write_text(page(results, honest))
+    PAGE.write_text(page(_results(), honest))
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 
