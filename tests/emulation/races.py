@@ -93,7 +93,8 @@ def program(source: str) -> Program:
         case "sort.cu":
             results.append(g.sort(batch("x", 2, 2100)))
         case "rows":  # a row for a warp, and for a thread block
-            results += [turned(g, batch("warp", 20, 90)), turned(g, batch("block", 2, 4200))]
+            for x in (batch("warp", 20, 90), batch("block", 2, 4200)):
+                results += [turned(g, x), g.reduce("min", x, [1])]
         case "move.cu":
             results.append(g.reshape(g.permute(batch("x", 40, 40), (1, 0)), (1600,)))
     for n, value in enumerate(results):

@@ -1,8 +1,8 @@
 """PTX of rows: maps and reductions along rows, softmax and layer norm for instance, as one kernel.
 
 A team of threads has a row: one thread where a row is one element, a warp, or, where rows are long, a thread block. It
-walks through the row for one call after the other, and waits for itself in between, so that a call may read of its row
-what any thread of the team wrote. Values that nothing else reads lie in shared memory. Sums are those of
+walks through the row for one call after the other, and waits for itself where a call reads of its row what another
+thread of the team wrote. Values that nothing else reads lie in shared memory. Sums are those of
 csrc/cuda/reduce.cu: 64 lanes, two a thread of a warp, and segments of 2,048 values.
 """
 
@@ -159,6 +159,8 @@ class _Writer:
 
     def crosses(self, before: Map | Reduce, call: Map | Reduce) -> bool:
         """Whether a thread may read or overwrite in `call` what another thread wrote or reads in `before`."""
+        if self.parts_of(before) > 1 and self.parts_of(call) > 1:  # both in `partial`
+            return True
         for begin, end, contiguous in _written(before):
             for at, along in _read(call):
                 mine = along and contiguous and at == begin
@@ -210,6 +212,12 @@ class _Writer:
 
     # ---- reduce
 
+    def parts_of(self, call: Map | Reduce) -> int:
+        """How many parts of a row are reduced by themselves: segments of a sum, or what each warp walked along."""
+        if isinstance(call, Map):
+            return 0
+        return -(-_length(call, self.call.rows) // SEGMENT) if REDUCTIONS[call.op] == "sum" else self.team // 32
+
     def reduce(self, call: Reduce) -> None:
         body, kind = self.body, REDUCTIONS[call.op]
         length = _length(call, self.call.rows)
@@ -231,12 +239,10 @@ class _Writer:
 
         lane, warp = body.new("r"), body.new("r")
         body.add(f"and.b32 {lane}, {self.lane}, 31; shr.u32 {warp}, {self.lane}, 5")
-        total = body.new("r")
+        total, parts = body.new("r"), self.parts_of(call)
         if kind == "sum":
-            parts = -(-length // SEGMENT)
             self.segments(total, lane, warp, length, identity, read, combine)
         else:
-            parts = self.team // 32
             body.add(f"mov.b32 {total}, {identity}")
             self.walk(length, lambda position: combine(total, read(position)))
             self.fold(total, combine)
