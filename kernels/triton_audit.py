@@ -21,24 +21,27 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 from triton.tools.disasm import get_sass
 
-from gensyn_verify.backends.device.plan import Operand
+from gensyn_verify.backends.device.plan import Epilogue, Operand, Rows, make_plan
 from gensyn_verify.kernels import (
     triton_blake3,
     triton_copy,
     triton_dot,
+    triton_epilogue,
     triton_gather,
     triton_map,
     triton_random,
     triton_reduce,
+    triton_rows,
     triton_scalar,
     triton_sort,
 )
 from gensyn_verify.kernels.triton_findings import findings, source_findings
 from gensyn_verify.kernels.triton_scalar import CARRIERS
 from gensyn_verify.program import ops
+from gensyn_verify.program.program import Program, ProgramBuilder
 from gensyn_verify.program.published import PUBLISHED, trace
 from gensyn_verify.program.scalar import OPERATIONS, Instruction, ScalarProgram
-from gensyn_verify.program.types import Dtype, Reg
+from gensyn_verify.program.types import Dtype, Reg, TensorType
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -186,6 +189,45 @@ def reduce_cases() -> Iterator[Case]:
             )  # fmt: skip
 
 
+def region_case(name: str, program: Program, core: bool = False) -> Case:
+    """The kernel of the one region that a program is."""
+    plan = make_plan(program, regions=True)
+    (call,) = plan.calls
+    if isinstance(call, Rows):
+        rows = triton_rows.rows_kernel(call, plan.program.scalar_programs)
+        assert rows is not None, name
+        pointers = {x: _carrier(v.dtype.name) for x, v in zip(rows.kernel.arg_names, rows.views, strict=False)}
+        return Case(name, rows.kernel, pointers, _numbers("rows"), {"ROWS": rows.block}, rows.fuses, core)
+    assert isinstance(call, Epilogue), name
+    ending, dot = triton_epilogue.epilogue_kernel(call, plan.program.scalar_programs), call.dot
+    views = zip(ending.kernel.arg_names[2:], ending.views, strict=False)
+    pointers = {"a": _carrier(dot.a_dtype.name), "b": _carrier(dot.b_dtype.name)}
+    pointers |= {x: _carrier(v.dtype.name) for x, v in views}
+    constants = {"A": dot.a_dtype.name, "B": dot.b_dtype.name, "M": 64, "N": 64}
+    constants |= {"BLOCK": triton_dot.BLOCK_K, "UNROLLED": triton_dot.UNROLL}
+    return Case(name, ending.kernel, pointers, _numbers(*triton_epilogue.NUMBERS), constants, fma=True, core=core)
+
+
+def region_cases() -> Iterator[Case]:
+    for length, dtype, out, core in ((4099, Dtype.f32, Dtype.f32, True), (10, Dtype.bf16, Dtype.f16, False)):
+        for name in ("sum", "max"):
+            g = ProgramBuilder()
+            x = g.input("batch", "x", TensorType(dtype, (4096, length)))
+            y = g.map(lambda a, b: a * 0.5 - b, x, g.reduce(name, x, (1,), keepdims=True), dtype=out)
+            g.output("metric", "y", g.map(lambda a, b: a * b, y, g.reduce("sum", y, (1,), keepdims=True)))
+            yield region_case(f"rows {name} {dtype.name} {length}", g.build(), core and name == "max")
+    g = ProgramBuilder()
+    y = g.map(lambda a: a * 0.5, g.input("batch", "x", TensorType(Dtype.f32, (5000,))), dtype=Dtype.bf16)
+    g.output("metric", "y", g.map(lambda a: a * 0.3 + 1.0, y))
+    yield region_case("rows of elements", g.build())
+    for dtype, out in ((Dtype.f32, Dtype.f32), (Dtype.bf16, Dtype.f16)):
+        g = ProgramBuilder()
+        a, b = (g.input("batch", n, TensorType(dtype, (64, 64))) for n in "ab")
+        bias = g.input("batch", "bias", TensorType(Dtype.f32, (64,)))
+        g.output("metric", "y", g.map(lambda a, b: (a + b).max(0.0) * 0.1 + a, g.dot(a, b), bias, dtype=out))
+        yield region_case(f"dot {dtype.name} with a map", g.build(), core=dtype is Dtype.f32)
+
+
 def move_cases() -> Iterator[Case]:
     block = {"BLOCK": 1024}
     for dtype in ("f32", "bf16", "i32", "u8"):
@@ -229,6 +271,7 @@ def cases() -> list[Case]:
         scan_case(True),
         *dot_cases(),
         *reduce_cases(),
+        *region_cases(),
         *move_cases(),
         *hash_cases(),
     ]
@@ -261,11 +304,12 @@ def compile_case(case: Case, target: str, variant: str, **options: bool) -> dict
 
 
 def kernel_sources() -> dict[str, str]:
-    """The text of every jitted function of this package by name, and of every expression."""
+    """The text of every jitted function of this package by name, of every expression, and of kernels of regions."""
     modules = (
         triton_scalar, triton_dot, triton_gather, triton_blake3, triton_copy, triton_random, triton_reduce, triton_sort,
     )  # fmt: skip
     found = {f"{m.__name__}.{n}": f.src for m in modules for n, f in vars(m).items() if isinstance(f, JITFunction)}
+    found |= {case.name: case.kernel.src for case in region_cases()}
     return found | {name: text.format("a", "b", "c") for name, text in triton_scalar.EXPRESSIONS.items()}
 
 

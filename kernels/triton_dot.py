@@ -56,13 +56,14 @@ def _chain(
 
 
 @triton.jit
-def dot_kernel(
-    a, b, c, m, n, leading, last, a_batch, a_m, a_k, b_batch, b_k, b_n, A: tl.constexpr, B: tl.constexpr,
-    C: tl.constexpr, M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, UNROLLED: tl.constexpr,
+def tile(
+    a, b, m, n, leading, last, a_batch, a_m, a_k, b_batch, b_k, b_n, A: tl.constexpr, B: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, UNROLLED: tl.constexpr,
 ):  # fmt: skip
-    """c[s, i, j], contiguous, over `leading` blocks of BLOCK and one of `last` values of k.
+    """M x N elements c[s, i, j] over `leading` blocks of BLOCK and one of `last` values of k; their numbers; which of
+    them exist.
 
-    A program computes M x N of c; programs: batch, then tiles of m, then of n. Strides count elements.
+    Programs: batch, then tiles of m, then of n. Strides count elements.
     """
     tiles_n = (n + N - 1) // N
     tiles = ((m + M - 1) // M) * tiles_n
@@ -80,8 +81,19 @@ def dot_kernel(
         total = total + acc
     acc, pa, pb = _chain(pa, pb, a_k, b_k, last, rows, columns, A, B, M, N, UNROLLED)
     total = total + acc
-    place = c + batch * m * n + i[:, None] * n + j[None, :]
-    tl.store(place, narrow(total, C), mask=rows[:, None] & columns[None, :])
+    return total, batch * m * n + i[:, None] * n + j[None, :], rows[:, None] & columns[None, :]
+
+
+@triton.jit
+def dot_kernel(
+    a, b, c, m, n, leading, last, a_batch, a_m, a_k, b_batch, b_k, b_n, A: tl.constexpr, B: tl.constexpr,
+    C: tl.constexpr, M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, UNROLLED: tl.constexpr,
+):  # fmt: skip
+    """`tile` stored in c, contiguous."""
+    total, e, inside = tile(
+        a, b, m, n, leading, last, a_batch, a_m, a_k, b_batch, b_k, b_n, A, B, M, N, BLOCK, UNROLLED
+    )
+    tl.store(c + e, narrow(total, C), mask=inside)
 
 
 @triton.jit

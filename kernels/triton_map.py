@@ -20,7 +20,7 @@ from gensyn_verify.backends.device.plan import Operand
 from gensyn_verify.kernels import triton_scalar
 from gensyn_verify.kernels.triton_scalar import EXPRESSIONS
 from gensyn_verify.program.scalar import Constant, ScalarProgram
-from gensyn_verify.program.types import Reg
+from gensyn_verify.program.types import Dtype, Reg
 
 BLOCK = 1024  # elements a program of a map
 SERIES = 256  # series a program of a scan
@@ -72,15 +72,19 @@ def program_lines(scalar: ScalarProgram, v: str = "v") -> list[str]:
     return lines
 
 
-def _place(name: str, x: Operand, shape: tuple[int, ...], step: str = "") -> str:
-    """An operand that is the same everywhere is a scalar in the kernel too."""
-    where = f"offset(e, {shape}, {x.strides})" if any(x.strides) else ""
-    return " + ".join(filter(None, [name, where, step]))
+def load_text(
+    name: str, x: Operand, shape: tuple[int, ...], step: str = "", e: str = "e", inside: str = "inside"
+) -> str:
+    """Elements number `e` where `inside`. An operand that is the same everywhere is a scalar in the kernel too."""
+    where = f"offset({e}, {shape}, {x.strides})" if any(x.strides) else ""
+    mask = f", mask={inside}, other=0" if where else ""
+    return f'widen(tl.load({" + ".join(filter(None, [name, where, step]))}{mask}), "{x.dtype.name}")'
 
 
-def _load(name: str, x: Operand, shape: tuple[int, ...], step: str = "") -> str:
-    mask = ", mask=inside, other=0" if any(x.strides) else ""
-    return f'widen(tl.load({_place(name, x, shape, step)}{mask}), "{x.dtype.name}")'
+def stored_text(name: str, dtype: Dtype) -> str:
+    """The register of what a store keeps. Of 32 bits it keeps all but a NaN's, which nothing can tell."""
+    same = dtype.size == 4 or dtype is Dtype.boolean
+    return name if same else f'widen(narrow({name}, "{dtype.name}"), "{dtype.name}")'
 
 
 def _header(k: Elementwise, block: str) -> list[str]:
@@ -95,7 +99,7 @@ def _header(k: Elementwise, block: str) -> list[str]:
 
 def map_source(k: Elementwise) -> str:
     lines = _header(k, "")
-    lines += [f"    v{i} = {_load(f'x{i}', x, k.shape)}" for i, x in enumerate(k.inputs)]
+    lines += [f"    v{i} = {load_text(f'x{i}', x, k.shape)}" for i, x in enumerate(k.inputs)]
     lines += [f"    {line}" for line in program_lines(k.scalar)]
     for i, (y, v) in enumerate(zip(k.outputs, k.scalar.outputs, strict=True)):
         lines.append(
@@ -116,7 +120,7 @@ def scan_source(k: Elementwise) -> str:
         lines.append("        t = e * 0 + t")
     lines += [f'        v{i} = widen(s{i}, "{x.dtype.name}")' for i, x in enumerate(k.inputs[:carried])]
     for i, x in enumerate(k.inputs[carried:], carried):
-        lines.append(f"        v{i} = {_load(f'x{i}', x, k.shape, f't * {x.step}')}")
+        lines.append(f"        v{i} = {load_text(f'x{i}', x, k.shape, f't * {x.step}')}")
     lines += [f"        {line}" for line in program_lines(k.scalar)]
     for i, (y, v) in enumerate(zip(k.outputs, k.scalar.outputs, strict=True)):
         place = f"y{i} + offset(e, {k.shape}, {y.strides}) + t * {y.step}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from gensyn_verify.backends.device.plan import Map, Reduce, Rows, View, collapse, private_at
+from gensyn_verify.backends.device.plan import Map, Operand, Reduce, Rows, View, collapse, private_at
 from gensyn_verify.kernels import triton_map, triton_reduce, triton_scalar
 from gensyn_verify.program.ops import REDUCTIONS
 from gensyn_verify.program.scalar import ScalarProgram
@@ -87,12 +87,6 @@ def _read(one: Map | Reduce) -> list[tuple[Shape, View]]:
         return [(one.shape, view) for view in one.inputs]
     view = View(one.x, one.x_dtype, (*one.kept_strides, *one.reduced_strides))
     return [((*one.kept_shape, *one.reduced_shape), view)]
-
-
-def _stored(name: str, dtype: Dtype) -> str:
-    """The register of what a store keeps. Of 32 bits it keeps all but a NaN's, which nothing can tell."""
-    same = dtype.size == 4 or dtype is Dtype.boolean
-    return name if same else f'widen(narrow({name}, "{dtype.name}"), "{dtype.name}")'
 
 
 class _Writer:
@@ -177,10 +171,8 @@ class _Writer:
             block, shape, strides = self.row, shape[:lead], strides[:lead]
         shape, (strides,) = collapse(shape, [strides])
         place = self.pointers.setdefault(View(view.offset, view.dtype, ()), f"x{len(self.pointers)}")
-        if any(strides):
-            e, inside = ("row", "inside") if block.length == 1 else ("e", "there")
-            place += f" + offset({e}, {(0, *shape[1:])}, {strides}), mask={inside}, other=0"
-        text = f'widen(tl.load({place}), "{view.dtype.name}")'
+        e, inside = ("row", "inside") if block.length == 1 else ("e", "there")
+        text = triton_map.load_text(place, Operand(view.dtype, strides), (0, *shape[1:]), e=e, inside=inside)
         if text not in block.loaded:
             block.loaded[text] = self.name()
             block.lines.append(f"{block.loaded[text]} = {text}")
@@ -200,9 +192,9 @@ class _Writer:
             name = self.name()
             block.lines += [f"{name}_{i} = {x}" for i, x in enumerate(inputs)]
             block.lines += triton_map.program_lines(scalar, f"{name}_")
-            outputs = [_stored(f"{name}_{v}", view.dtype) for v, view in zip(scalar.outputs, one.outputs, strict=True)]
-            block.lines += [f"{name}y{i} = {y}" for i, y in enumerate(outputs)]
-            block.computed[number] = [f"{name}y{i}" for i in range(len(outputs))]
+            for i, (v, view) in enumerate(zip(scalar.outputs, one.outputs, strict=True)):
+                block.lines.append(f"{name}y{i} = {triton_map.stored_text(f'{name}_{v}', view.dtype)}")
+            block.computed[number] = [f"{name}y{i}" for i in range(len(one.outputs))]
         return block.computed[number]
 
     # ---- walks along rows
@@ -224,7 +216,7 @@ class _Writer:
         block = _Block(length) if length > 1 else self.row
         x, result, lines = self.read(block, *_read(one)[0]), self.name(), self.row.lines
         if length == 1:  # -0 and the only value, or the largest of one
-            lines.append(f"{result} = {_stored(x, one.y_dtype)}")
+            lines.append(f"{result} = {triton_map.stored_text(x, one.y_dtype)}")
             return result
         lanes, sums, none = f"{result}_lanes", f"{result}_sums", f'nothing(ROWS, "{op}", "{reg}")'
         block.lines.append(f'{lanes} = join({lanes}, tl.where(there, enter({x}, p, "{op}"), {none}), "{op}")')
@@ -242,7 +234,7 @@ class _Writer:
             raise _NoKernelError
         last = lanes if segments == 1 else sums
         lines.append(f'{result}_all = leave(fold({last}, "{op}", ROWS), "{op}", "{reg}")[:, None]')
-        lines.append(f"{result} = {_stored(f'{result}_all', one.y_dtype)}")
+        lines.append(f"{result} = {triton_map.stored_text(f'{result}_all', one.y_dtype)}")
         return result
 
     def store(self, length: int) -> None:

@@ -21,6 +21,7 @@ from gensyn_verify.kernels import (
     triton_blake3,
     triton_copy,
     triton_dot,
+    triton_epilogue,
     triton_gather,
     triton_map,
     triton_random,
@@ -94,10 +95,10 @@ class TritonMachine:
                 f"Triton {triton.__version__} interprets tl.fma with two roundings; install 3.9 or later"
             )
         programs = plan_.program.scalar_programs
-        self._kernels: dict[plan.Region, triton_rows.RowsKernel | None] = {
-            c: triton_rows.rows_kernel(c, programs) for c in plan_.calls if isinstance(c, plan.Rows)
-        }
-        arena_bytes = max([plan_.arena_bytes, *map(self._reach, plan_.calls)])
+        self._rows_kernels = {c: triton_rows.rows_kernel(c, programs) for c in plan_.calls if isinstance(c, plan.Rows)}
+        # Private values lie behind the arena where calls run one after the other.
+        alone = [p for c, kernel in self._rows_kernels.items() if kernel is None for p in c.private]
+        arena_bytes = max([plan_.arena_bytes, *(p.offset + p.nbytes for p in alone)])
         try:
             whole = (arena_bytes // plan.ALIGN + 1) * plan.ALIGN  # kernels read whole words
             self._arena = torch.zeros(whole, dtype=torch.uint8, device=self._device)
@@ -190,12 +191,6 @@ class TritonMachine:
 
     # ---- calls ----
 
-    def _reach(self, call: plan.Call | plan.Region) -> int:
-        """Where memory ends for a region's private values, which need some if its calls run one after the other."""
-        if isinstance(call, plan.Region) and self._kernels.get(call) is None:
-            return max((p.offset + p.nbytes for p in call.private), default=0)
-        return 0
-
     def _lower(self, call: plan.Call | plan.Region) -> list[Launch]:
         lower: dict[type, Callable[[Any], list[Launch]]] = {
             plan.Rows: self._rows,
@@ -214,15 +209,11 @@ class TritonMachine:
         return [launch for launch in lower[type(call)](call) if launch.programs]
 
     def _rows(self, c: plan.Rows) -> list[Launch]:
-        k = self._kernels[c]
+        k = self._rows_kernels[c]
         if k is None:
             return [launch for one in c.calls for launch in self._lower(one)]
         pointers = [self._at(v.offset, v.dtype.size) for v in k.views]
         return [Launch(k.kernel, -(-c.rows // k.block), (*pointers, c.rows), {"ROWS": k.block}, k.fuses)]
-
-    def _epilogue(self, c: plan.Epilogue) -> list[Launch]:
-        calls: tuple[plan.Call, ...] = (c.dot, *c.maps)
-        return [launch for one in calls for launch in self._lower(one)]
 
     def _map(self, c: plan.Map) -> list[Launch]:
         scalar = self._plan.program.scalar_programs[c.program]
@@ -267,21 +258,30 @@ class TritonMachine:
         return [Launch(kernel, programs, (*pointers, n, c.shape[0]), {"BLOCK": block}, triton_map.fuses(scalar))]
 
     def _dot(self, c: plan.Dot) -> list[Launch]:
+        return self._product(c, triton_dot.dot_kernel, (plan.View(c.c, c.c_dtype, ()),), C=c.c_dtype.name)
+
+    def _epilogue(self, c: plan.Epilogue) -> list[Launch]:
+        k = triton_epilogue.epilogue_kernel(c, self._plan.program.scalar_programs)
+        return self._product(c.dot, k.kernel, k.views)
+
+    def _product(self, c: plan.Dot, kernel: Any, views: Sequence[plan.View], **stored: str) -> list[Launch]:
+        """A kernel of a dot; `views` are what it takes besides the operands."""
         M, N = _above(c.m, TILE), _above(c.n, TILE)
         leading = triton_dot.leading_blocks(c.k)
         a_strides = (1, c.m) if c.transpose_a else (c.k, 1)
         b_strides = (1, c.k) if c.transpose_b else (c.n, 1)
         args = (
-            self._at(c.a, c.a_dtype.size), self._at(c.b, c.b_dtype.size), self._at(c.c, c.c_dtype.size),
+            self._at(c.a, c.a_dtype.size), self._at(c.b, c.b_dtype.size),
+            *(self._at(v.offset, v.dtype.size) for v in views),
             c.m, c.n, leading, c.k - leading * triton_dot.BLOCK_K,
             c.a_batch_stride, *a_strides, c.b_batch_stride, *b_strides,
         )  # fmt: skip
         constants = {
-            "A": c.a_dtype.name, "B": c.b_dtype.name, "C": c.c_dtype.name, "M": M, "N": N,
+            "A": c.a_dtype.name, "B": c.b_dtype.name, "M": M, "N": N,
             "BLOCK": triton_dot.BLOCK_K, "UNROLLED": triton_dot.UNROLL,
         }  # fmt: skip
         programs = c.batch * -(-c.m // M) * -(-c.n // N)
-        return [Launch(triton_dot.dot_kernel, programs, args, constants, fuses=True)]
+        return [Launch(kernel, programs, args, {**constants, **stored}, fuses=True)]
 
     def _reduce(self, c: plan.Reduce) -> list[Launch]:
         """Passes until one value a row is left; what they leave in between are accumulators, in scratch memory."""

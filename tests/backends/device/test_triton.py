@@ -563,6 +563,46 @@ def test_values_that_are_dear_are_not_computed_again() -> None:
     check(program, rows_inputs(program, 1, 0.01))
 
 
+def with_ending(
+    a: TensorType, b: TensorType, turned: tuple[bool, bool], out: Dtype, also: tuple[str, ...] = ()
+) -> Program:
+    """A dot, its bias, what is done with both, and a mask; `also` names values that are read outside."""
+    g = ProgramBuilder()
+    c = g.dot(g.input("batch", "a", a), g.input("batch", "b", b), *turned)
+    bias, scale = (
+        g.input("batch", "bias", TensorType(Dtype.bf16, c.shape[-1:])),
+        g.input("batch", "s", TensorType(F, ())),
+    )
+    biased = g.map(lambda a, b: a + b, c, bias)
+    flat = g.reshape(biased, (c.type.elements,))
+    mask, last = g.maps(
+        lambda a, s: (a < 0.0, a.builder.select(a < 0.0, a * s, a * a)), flat, scale, dtypes=(Dtype.boolean, out)
+    )
+    g.output("metric", "mask", mask)
+    for name, value in (("c", c), ("biased", biased), ("last", last)):
+        if name in (*also, "last"):
+            g.output("metric", name, value)
+    return g.build()
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "batch"), [(1, 1, 5, ()), (5, 70, 40, ()), (70, 66, 129, ()), (20, 12, 0, (3,))]
+)
+def test_dot_with_maps_behind_it(m: int, n: int, k: int, batch: tuple[int, ...]) -> None:
+    for dtype, turned, out, also in (
+        (F, (False, False), F, ()),
+        (Dtype.bf16, (True, False), Dtype.f16, ("c",)),
+        (Dtype.f16, (False, True), Dtype.bf16, ("c", "biased")),
+    ):
+        a = TensorType(dtype, (*batch, *((k, m) if turned[0] else (m, k))))
+        b = TensorType(dtype, (*batch, *((n, k) if turned[1] else (k, n))))
+        program = with_ending(a, b, turned, out, also)
+        executor = make(program, device="cpu")
+        assert [type(c) for c in executor._plan.calls] == [plan.Epilogue]
+        assert len(executor._machine._launches) == 1
+        check(program, random_inputs(program, k, 0.02))
+
+
 @settings(SLOW, max_examples=30)
 @given(st.data())
 def test_random_rows(data: st.DataObject) -> None:

@@ -46,7 +46,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_the_kernels_keep_their_bits_on_every_target() -> None:
     done = run("-m", "gensyn_verify.kernels.triton_audit", "--core")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout.split()[0]) >= 50  # compilations
+    assert int(done.stdout.split()[0]) >= 70  # compilations
 
 
 def test_the_audit_finds_fault_with_bad_kernels() -> None:
