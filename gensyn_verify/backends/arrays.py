@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +37,25 @@ def check_array(name: str, array: object, wanted: TensorType) -> Array:
     return np.asarray(array, order="C")
 
 
+T = TypeVar("T")
+
+
 def check_arrays(arrays: Mapping[str, object], wanted: Mapping[str, TensorType], what: str) -> dict[str, Array]:
     """`check_array` on every entry; names must be the wanted ones, no more and no fewer."""
+    return check_named(arrays, wanted, what, check_array)
+
+
+def check_named(
+    arrays: Mapping[str, object],
+    wanted: Mapping[str, TensorType],
+    what: str,
+    check: Callable[[str, object, TensorType], T],
+) -> dict[str, T]:
+    """`check` on every entry; names must be the wanted ones, no more and no fewer."""
     missing, extra = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
     if missing or extra:
         raise MalformedError(f"{what}: missing {missing or 'none'}, unknown {extra or 'none'}")
-    return {name: check_array(f"{what} {name!r}", arrays[name], t) for name, t in wanted.items()}
+    return {name: check(f"{what} {name!r}", arrays[name], t) for name, t in wanted.items()}
 
 
 def widen(stored: Array, dtype: Dtype) -> Array:

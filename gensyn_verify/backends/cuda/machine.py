@@ -14,6 +14,7 @@ from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.cuda import driver, kernels
 from gensyn_verify.backends.cuda.launch import Launch, Launches
 from gensyn_verify.backends.device.plan import ALIGN, Plan
+from gensyn_verify.backends.device.pointers import DeviceTensor
 from gensyn_verify.errors import LimitError
 
 HASH_THREADS = 128
@@ -76,6 +77,24 @@ class CudaMachine:
     @_on_its_device
     def read(self, offset: int, nbytes: int) -> Array:
         return self.stream.read(self._memory.address + offset, nbytes)
+
+    @_on_its_device
+    def copy(self, offset: int, tensor: DeviceTensor) -> None:
+        to, nbytes = self._memory.address + offset, tensor.type.nbytes
+        if tensor.stream is None:
+            self.stream.copy(to, tensor.address, nbytes)
+            self.stream.synchronize()  # its owner may free it
+            return
+        owner, event = driver.Stream(tensor.stream), driver.Event()
+        owner.record(event)
+        self.stream.wait(event)
+        self.stream.copy(to, tensor.address, nbytes)
+        self.stream.record(event)
+        owner.wait(event)  # what its owner does with it afterwards
+
+    def address(self, offset: int) -> int:
+        self.synchronize()
+        return self._memory.address + offset
 
     @_on_its_device
     def run(self) -> None:

@@ -7,11 +7,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from gensyn_verify.backends.arrays import CARRIER, Array, check_arrays
+from gensyn_verify.backends.arrays import CARRIER, Array, check_array, check_named
 from gensyn_verify.backends.device.fuse import fuse_maps, maps_behind_dots
 from gensyn_verify.backends.device.plan import Place, Plan, make_plan
+from gensyn_verify.backends.device.pointers import DeviceTensor, device_tensor
 from gensyn_verify.errors import BackendError
 from gensyn_verify.program.program import Program
+from gensyn_verify.program.types import TensorType
 
 
 class Memory(Protocol):
@@ -42,6 +44,17 @@ class Overlapping(Protocol):
         """A copy of byte ranges, as they are after all that was asked before; until the next one is taken."""
 
 
+@runtime_checkable
+class Reaching(Protocol):
+    """A machine that takes and hands out tensors of its device by address."""
+
+    def copy(self, offset: int, tensor: DeviceTensor) -> None:
+        """Copy a tensor that lies on the device to `offset` of the arena, after all that was asked before."""
+
+    def address(self, offset: int) -> int:
+        """Of a byte of the arena, once all is done that was asked before."""
+
+
 class State(Mapping[str, Array]):
     """The tensors of a state, each read from the device when it is looked at, and their roots."""
 
@@ -62,6 +75,13 @@ class State(Mapping[str, Array]):
         wanted = list(names)
         return dict(zip(wanted, self._memory.roots([self._places[name].span for name in wanted]), strict=True))
 
+    def on_device(self, name: str) -> DeviceTensor:
+        """The tensor where it lies, to be read until the next step: torch.as_tensor takes it, for instance."""
+        if not isinstance(self._memory, Reaching):
+            raise BackendError("this state can be read as NumPy arrays only")
+        place = self._places[name]
+        return DeviceTensor(TensorType(place.dtype, place.shape), self._memory.address(place.offset))
+
 
 def read(memory: Memory, place: Place) -> Array:
     """A contiguous copy; what lies strided is read with the bytes between."""
@@ -79,6 +99,8 @@ class Executor:
 
     `keep=True` keeps every value of the last step for `value(v)`, and `fuse=False` runs every node on its own: the
     bits are the same. `regions`: the machine has kernels for a plan's regions.
+
+    State, batch and scalars are NumPy arrays, or, where the machine takes them, tensors on its device (`pointers`).
     """
 
     def __init__(
@@ -99,8 +121,8 @@ class Executor:
         self._inputs = {(i.role, i.name): p for i, p in zip(program.inputs, self._plan.inputs, strict=True)}
         self._loaded = not self._states
 
-    def load(self, state: Mapping[str, Array]) -> None:
-        for name, array in check_arrays(state, self.program.inputs_of("state"), "state").items():
+    def load(self, state: Mapping[str, Array | DeviceTensor]) -> None:
+        for name, array in self._checked(state, "state", "state").items():
             self._write(self._states[name], array)
         self._loaded = True
 
@@ -131,7 +153,7 @@ class Executor:
         if not self._loaded:
             raise BackendError("step before load: the executor has no state yet")
         for role, what, given in (("batch", "batch", batch), ("scalar", "scalars", scalars)):
-            for name, array in check_arrays(given, self.program.inputs_of(role), what).items():
+            for name, array in self._checked(given, role, what).items():
                 self._write(self._inputs[role, name], array)
         self._machine.run()
 
@@ -145,6 +167,16 @@ class Executor:
             raise BackendError("values are kept only by an executor made with keep=True")
         return read(self._machine, self._plan.values[v])
 
-    def _write(self, place: Place, array: Array) -> None:
-        if array.size:
+    def _checked(self, given: Mapping[str, object], role: str, what: str) -> dict[str, Array | DeviceTensor]:
+        return check_named(given, self.program.inputs_of(role), what, self._check)
+
+    def _check(self, name: str, given: object, wanted: TensorType) -> Array | DeviceTensor:
+        there = device_tensor(name, given, wanted) if isinstance(self._machine, Reaching) else None
+        return check_array(name, given, wanted) if there is None else there
+
+    def _write(self, place: Place, array: Array | DeviceTensor) -> None:
+        if isinstance(array, DeviceTensor):
+            if array.type.elements and isinstance(self._machine, Reaching):
+                self._machine.copy(place.offset, array)
+        elif array.size:
             self._machine.write(place.offset, np.ascontiguousarray(array).reshape(-1).view(np.uint8))

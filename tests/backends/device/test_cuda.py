@@ -11,6 +11,7 @@ import json
 import os
 import runpy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from gensyn_verify.backends.cuda import driver, launch
 from gensyn_verify.backends.device.executor import Executor
 from gensyn_verify.backends.device.fuse import fuse_maps, maps_behind_dots
 from gensyn_verify.backends.device.plan import Epilogue, Plan, Rows, make_plan
-from gensyn_verify.errors import BackendError, LimitError
+from gensyn_verify.errors import BackendError, LimitError, MalformedError
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Program, ProgramBuilder, Value
 from gensyn_verify.program.types import Dtype, TensorType
@@ -519,6 +520,62 @@ def test_launching_one_by_one_is_the_graph(standin: None) -> None:
             executor.step(batch, captured.schedule(step))
         results.append({name: a.tobytes() for name, a in executor.state().items()})
     assert results[0] == results[1]
+
+
+@dataclass
+class OnDevice:
+    """What another library has in the device's memory, and tells of."""
+
+    array: Array
+    told: dict[str, Any]
+    stream: Any = None
+
+    def __post_init__(self) -> None:
+        with driver.device().current():
+            self.memory = driver.Memory(max(self.array.nbytes, 1))
+            (self.stream or driver.Stream()).write(self.memory.address, self.array.reshape(-1).view(np.uint8))
+        if self.stream is None:
+            driver.call("cuStreamSynchronize", None)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        known = {"shape": self.array.shape, "typestr": self.array.dtype.str, "data": (self.memory.address, False)}
+        return known | {"version": 3, "stream": self.stream and self.stream.handle} | self.told
+
+
+def test_tensors_on_the_device_are_read_and_shown_by_address(standin: None) -> None:
+    g = ProgramBuilder()
+    w, half = g.input("state", "w", TensorType(f32, (3, 5))), g.input("batch", "half", TensorType(bf16, (5,)))
+    g.output("state", "w", g.map(lambda a, b: a + b, w, half))
+    program, rng = g.build(), np.random.default_rng(0)
+    arrays = {"w": rng.standard_normal((3, 5)).astype(np.float32), "half": random_tensor(rng, bf16, (5,))}
+    wanted = backends.evaluate(program, arrays)["w"]
+    with driver.device().current():
+        others = driver.Stream()
+    executor = cuda.make(program)
+    executor.load({"w": OnDevice(arrays["w"], {}, others)})
+    executor.step({"half": OnDevice(arrays["half"].view(np.int16), {"strides": (2,)}, others)}, {})
+    shown = executor.state().on_device("w").__cuda_array_interface__
+    with driver.device().current():
+        found = others.read(shown["data"][0], 4 * 15).view(np.float32).reshape(shown["shape"])
+    assert found.tobytes() == wanted.tobytes()
+    assert (shown["typestr"], shown["stream"]) == ("<f4", None)
+
+
+def test_tensors_on_the_device_are_checked(standin: None) -> None:
+    g = ProgramBuilder()
+    g.output("state", "w", g.input("state", "w", TensorType(f32, (3, 5))))
+    executor, zeros = cuda.make(g.build()), np.zeros((3, 5), np.float32)
+    with pytest.raises(MalformedError, match=r"state 'w': expected f32\[3,5\] \(<f4\), found <i4\[3, 5\]"):
+        executor.load({"w": OnDevice(zeros.view(np.int32), {})})
+    with pytest.raises(MalformedError, match=r"found <f4\[15\]"):
+        executor.load({"w": OnDevice(zeros.reshape(15), {})})
+    with pytest.raises(MalformedError, match="has to be contiguous, found strides"):
+        executor.load({"w": OnDevice(zeros, {"strides": (4, 12)})})
+    with pytest.raises(BackendError, match="CUDA_ERROR"):
+        executor.load({"w": OnDevice(zeros, {"data": (1 << 40, True)})})
+    with pytest.raises(MalformedError, match="missing none, unknown"):
+        executor.load({"w": zeros, "v": OnDevice(zeros, {})})
 
 
 def test_errors_say_what_is_missing(standin: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
