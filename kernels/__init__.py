@@ -6,6 +6,8 @@ triton_scalar  registers, storage and the scalar operations in Triton; every oth
 triton_map     a scalar program as the source of a Triton kernel: maps and scans
 triton_dot     blocked chains of fma; int8 products, which are exact
 triton_reduce  sums in 64 lanes and segments; max, min, argmax, argmin as maxima of integer keys
+triton_rows    maps and reductions along rows as the source of one kernel: softmax, layer norm, losses
+triton_epilogue a dot and the maps behind it as the source of one kernel
 triton_sort    bitonic sort of integer keys
 triton_gather  gather, and scatter_add in ascending order without atomics
 triton_random  Philox4x32-10

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from native import assert_same_bits
 from strategies import (
     broadcastable,
+    chains,
     dot_program,
     programs,
     random_inputs,
@@ -622,6 +623,13 @@ def test_random_rows(data: st.DataObject) -> None:
             g.output("metric", f"y{n}", v)
     program = g.build()
     check(program, rows_inputs(program, data.draw(st.integers(0, 99)), 0.02))
+
+
+@SLOW
+@given(chains())
+def test_random_maps_of_each_others_values(program: Program) -> None:
+    """Regions without reductions, some of which read what another map computed at another position."""
+    check(program, random_inputs(program))
 
 
 # ---- programs and steps ----
