@@ -57,7 +57,8 @@ VARIANTS = ("any", "divisible", "ones")
 class Case:
     """A kernel and what it is compiled for: carriers of pointers, types of numbers, constants.
 
-    `fma`: the source has tl.fma, a division or a square root. `core`: among those that `make test` compiles.
+    `fma`: the source has tl.fma, a division or a square root. `core`: among those that `make test` compiles. `nvidia`:
+    options of the compiler there.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Case:
     constants: Mapping[str, Any] = field(default_factory=dict)
     fma: bool = False
     core: bool = False
+    nvidia: Mapping[str, int] = field(default_factory=dict)
 
 
 def _carrier(dtype: str) -> str:
@@ -205,7 +207,8 @@ def region_case(name: str, program: Program, core: bool = False) -> Case:
     pointers |= {x: _carrier(v.dtype.name) for x, v in views}
     constants = {"A": dot.a_dtype.name, "B": dot.b_dtype.name, "M": 64, "N": 64}
     constants |= {"BLOCK": triton_dot.BLOCK_K, "UNROLLED": triton_dot.UNROLL}
-    return Case(name, ending.kernel, pointers, _numbers(*triton_epilogue.NUMBERS), constants, fma=True, core=core)
+    numbers = _numbers(*triton_epilogue.NUMBERS)
+    return Case(name, ending.kernel, pointers, numbers, constants, True, core, triton_epilogue.NVIDIA)
 
 
 def region_cases() -> Iterator[Case]:
@@ -292,7 +295,8 @@ def compiled(case: Case, target: str, variant: str, **options: bool) -> Any:
     divisible = [n for n in names if n in case.pointers or (n in case.numbers and n not in fixed)]
     attributes = {(names.index(n),): [["tt.divisibility", 16]] for n in divisible} if variant == "divisible" else {}
     source = ASTSource(fn=kernel, signature={n: types[n] for n in names}, constexprs=constants, attrs=attributes)
-    return triton.compile(source, target=TARGETS[target], options={"enable_fp_fusion": False, **options})
+    own = case.nvidia if TARGETS[target].backend == "cuda" else {}
+    return triton.compile(source, target=TARGETS[target], options={"enable_fp_fusion": False, **own, **options})
 
 
 def compile_case(case: Case, target: str, variant: str, **options: bool) -> dict[str, str]:

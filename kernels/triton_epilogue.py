@@ -15,6 +15,7 @@ from gensyn_verify.program.types import Dtype
 
 NUMBERS = ("m", "n", "leading", "last", "a_batch", "a_m", "a_k", "b_batch", "b_k", "b_n")  # of triton_dot.tile
 CONSTANTS = ("A", "B", "M", "N", "BLOCK", "UNROLLED")
+NVIDIA = {"maxnreg": 128}  # as many as triton_dot has; more, for the maps, would leave fewer threads for the chains
 
 
 @dataclass(frozen=True)

@@ -262,10 +262,11 @@ class TritonMachine:
 
     def _epilogue(self, c: plan.Epilogue) -> list[Launch]:
         k = triton_epilogue.epilogue_kernel(c, self._plan.program.scalar_programs)
-        return self._product(c.dot, k.kernel, k.views)
+        options = triton_epilogue.NVIDIA if self._device.type == "cuda" and torch.version.hip is None else {}
+        return self._product(c.dot, k.kernel, k.views, **options)
 
-    def _product(self, c: plan.Dot, kernel: Any, views: Sequence[plan.View], **stored: str) -> list[Launch]:
-        """A kernel of a dot; `views` are what it takes besides the operands."""
+    def _product(self, c: plan.Dot, kernel: Any, views: Sequence[plan.View], **own: Any) -> list[Launch]:
+        """A kernel of a dot; `views` are what it takes besides the operands, `own` its constants and options."""
         M, N = _above(c.m, TILE), _above(c.n, TILE)
         leading = triton_dot.leading_blocks(c.k)
         a_strides = (1, c.m) if c.transpose_a else (c.k, 1)
@@ -281,7 +282,7 @@ class TritonMachine:
             "BLOCK": triton_dot.BLOCK_K, "UNROLLED": triton_dot.UNROLL,
         }  # fmt: skip
         programs = c.batch * -(-c.m // M) * -(-c.n // N)
-        return [Launch(kernel, programs, args, {**constants, **stored}, fuses=True)]
+        return [Launch(kernel, programs, args, {**constants, **own}, fuses=True)]
 
     def _reduce(self, c: plan.Reduce) -> list[Launch]:
         """Passes until one value a row is left; what they leave in between are accumulators, in scratch memory."""
