@@ -132,8 +132,9 @@ class _Writer:
         return min(most, 1 << max(wanted - 1, 0).bit_length())
 
     def source(self) -> str:
-        reads = [r for one in self.call.calls for r in _read(one)]
-        wide = any(triton_map.is_wide(shape, [view.strides]) for shape, view in reads)
+        reads = [(shape, [view.strides]) for one in self.call.calls for shape, view in _read(one)]
+        widest = (self.call.rows, max(v.length for v in self.values))
+        wide = any(triton_map.is_wide(shape, strides) for shape, strides in [*reads, (widest, [])])
         pid = "tl.program_id(0).to(tl.int64)" if wide else "tl.program_id(0)"
         head = [
             f"def kernel({', '.join(self.pointers.values())}, rows, ROWS: tl.constexpr):",
@@ -200,7 +201,7 @@ class _Writer:
     # ---- walks along rows
 
     def walk(self, block: _Block, rounds: str, start: str) -> list[str]:
-        """The lines of a block for 64 positions after the other, from `start` on."""
+        """The lines of a block, for 64 positions at a time from `start` on."""
         unrolled = f", loop_unroll_factor={UNROLLED}" if block.length >= UNROLLED * LANES else ""
         return [
             f"for i in tl.range(0, {rounds}{unrolled}):",

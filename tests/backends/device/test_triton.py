@@ -475,6 +475,17 @@ def test_rows_that_have_a_program_each() -> None:
     check_rows(program, rows_inputs(program, 1, 0.004))
 
 
+def test_rows_beyond_31_bits_are_counted_in_64(block: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_map, "INT32_ELEMENTS", 0)
+    g = ProgramBuilder()
+    g.output("metric", "y", like_layer_norm(g, g.input("batch", "x", TensorType(F, (5, 70))), F))
+    program = g.build()
+    executor = make(program, device="cpu")
+    (kernel,) = executor._machine._rows_kernels.values()
+    assert "int64" in kernel.source
+    check_rows(program, rows_inputs(program, 1))
+
+
 def test_rows_of_segments_of_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three segments; with short ones, as many as there are lanes, and one more, for which there is no kernel."""
     for segment, length in ((triton_reduce.SEGMENT, 4100), (64, 4095), (64, 4097)):
