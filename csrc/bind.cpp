@@ -136,8 +136,9 @@ void bind_executor(py::module_& m) {
         .def(py::init([](const py::buffer& program, bool keep, bool fuse, int64_t memory_limit) {
                  Bytes bytes(program);
                  py::gil_scoped_release release;
-                 return std::make_unique<Executor>(gv::decode_program(bytes.data(), bytes.size()),
-                                                   gv::ExecutorOptions{keep, fuse, false, memory_limit});
+                 return std::make_unique<Executor>(
+                     gv::decode_program(bytes.data(), bytes.size()),
+                     gv::ExecutorOptions{keep, fuse ? gv::RegionsOf::cpu : gv::RegionsOf::none, memory_limit});
              }),
              py::arg("program"), py::arg("keep") = false, py::arg("fuse") = true, py::arg("memory_limit") = -1)
         .def_property_readonly("arena_bytes", &Executor::arena_bytes)
@@ -239,7 +240,8 @@ void bind_device_plan(py::module_& m) {
         "device_plan",
         [](const py::buffer& program, bool keep, bool regions) {
             Bytes bytes(program);
-            const gv::ExecutorOptions options{keep, regions, true, INT64_MAX};
+            const gv::RegionsOf kind = regions ? gv::RegionsOf::device : gv::RegionsOf::none;
+            const gv::ExecutorOptions options{keep, kind, INT64_MAX};
             const gv::PlannedProgram planned(gv::decode_program(bytes.data(), bytes.size()), options);
             const auto places = [](const std::vector<gv::Place>& all) {
                 py::list out;

@@ -12,8 +12,6 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "regions.h"
-
 namespace gv {
 namespace {
 
@@ -77,7 +75,7 @@ class Planner {
     Place add(const TensorType& type, int64_t born);
     const Region* region_of(size_t n) const { return region_of_[n] < 0 ? nullptr : &regions[size_t(region_of_[n])]; }
     void find_in_place_states();
-    void find_fused();
+    void find_fused(RegionsOf kind);
     void place_node(size_t n);
     void read(uint32_t v, size_t n);
     void copy_before(size_t n, uint32_t v);
@@ -121,7 +119,7 @@ class Planner {
 Planner::Planner(const Program& program, const ExecutorOptions& options)
     : p_(program),
       keep_(options.keep),
-      device_(options.device),
+      device_(options.regions == RegionsOf::device),
       is_view_(program.nodes.size()),
       region_of_(program.nodes.size(), -1) {
     for (size_t v = 0; v < p_.inputs.size(); v++) {
@@ -129,7 +127,7 @@ Planner::Planner(const Program& program, const ExecutorOptions& options)
         places.back().root->dies = FOREVER;
     }
     if (!keep_) find_in_place_states();
-    if (options.fuse && !keep_) find_fused();
+    if (!keep_) find_fused(options.regions);
     for (size_t n = 0; n < end(); n++) place_node(n);
     for (const Output& o : p_.outputs) read(o.value, end() + 1);
     place_metrics();
@@ -178,12 +176,12 @@ void Planner::find_in_place_states() {
     }
 }
 
-void Planner::find_fused() {
+void Planner::find_fused(RegionsOf kind) {
     std::vector<bool> updates(end(), false);
     for (size_t n = 0; n < end(); n++)
         for (uint32_t i = 0; i < p_.nodes[n].count; i++)
             if (in_place_.count(p_.nodes[n].first + i)) updates[n] = true;
-    regions = find_regions(p_, updates, device_);
+    regions = find_regions(p_, updates, kind);
     parts_.resize(regions.size());
     for (size_t r = 0; r < regions.size(); r++)
         for (size_t n = regions[r].first; n <= regions[r].last; n++) region_of_[n] = int(r);

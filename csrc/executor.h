@@ -8,13 +8,13 @@
 #include "places.h"
 #include "plan.h"
 #include "program.h"
+#include "regions.h"
 
 namespace gv {
 
 struct ExecutorOptions {
-    bool keep = false;          // every value has memory of its own, the next state too, and can be read after a step
-    bool fuse = true;           // regions; off, every node runs on its own. `keep` turns it off
-    bool device = false;        // regions are those of a device, a kernel each
+    bool keep = false;  // every value has memory of its own, the next state too, and is there afterwards
+    RegionsOf regions = RegionsOf::cpu;  // none: every node runs on its own, as with `keep`
     int64_t memory_limit = -1;  // bytes, checked before anything is allocated; -1: nine tenths of the machine's memory
 };
 

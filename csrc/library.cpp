@@ -18,7 +18,9 @@ struct gv_program {
 
 struct gv_executor {
     gv_executor(const gv::Program& program, int64_t memory_limit)
-        : executor(program, {false, true, memory_limit}), roots(executor.states()), known(executor.states(), false) {}
+        : executor(program, {false, gv::RegionsOf::cpu, memory_limit}),
+          roots(executor.states()),
+          known(executor.states(), false) {}
     gv::Executor executor;
     std::vector<gv::Digest> roots;  // of state tensors
     std::vector<bool> known;        // constants whose root was computed since the last load

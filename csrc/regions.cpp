@@ -211,8 +211,9 @@ class Finder {
 
 }  // namespace
 
-std::vector<Region> find_regions(const Program& program, const std::vector<bool>& excluded, bool device) {
-    return Finder(program, excluded, device).find();
+std::vector<Region> find_regions(const Program& program, const std::vector<bool>& excluded, RegionsOf kind) {
+    if (kind == RegionsOf::none) return {};
+    return Finder(program, excluded, kind == RegionsOf::device).find();
 }
 
 void set_region_elements(int64_t least, int64_t block) { least_elements = least, block_elements = block; }

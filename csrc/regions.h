@@ -17,6 +17,8 @@
 
 namespace gv {
 
+enum class RegionsOf { none, cpu, device };
+
 // Nodes `first` to `last`, views among them, with `rows` rows, `block_rows` of them at a time. `streams` are values
 // from outside that are read row by row: the next block's rows may be fetched in advance. A dot and the maps behind it
 // are one row.
@@ -27,7 +29,7 @@ struct Region {
 };
 
 // Disjoint regions in node order; nodes that are `excluded` are in none.
-std::vector<Region> find_regions(const Program& program, const std::vector<bool>& excluded, bool device);
+std::vector<Region> find_regions(const Program& program, const std::vector<bool>& excluded, RegionsOf kind);
 
 // For tests: regions of at least so many elements (of the widest value), in blocks of so many.
 void set_region_elements(int64_t least, int64_t block);
