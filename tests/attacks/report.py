@@ -291,7 +291,9 @@ def main() -> None:
     if not args.page and len(args.model) > 1:  # a process each
         rest = sys.argv[1:]
         each = [[sys.executable, "-m", "tests.attacks.report", *rest, "--model", name] for name in args.model]
-        processes = [subprocess.Popen(command) for command in each]
+        threads = str(max(1, (os.cpu_count() or 1) // len(each)))  # more than processors, and all wait for each other
+        shared = {"OMP_NUM_THREADS": threads, "GENSYN_VERIFY_THREADS": threads}
+        processes = [subprocess.Popen(command, env=os.environ | shared) for command in each]
         statuses = [process.wait() for process in processes]
         if any(statuses):
             sys.exit("not all was measured")

@@ -188,7 +188,8 @@ def test_shipped_ptx_assembles_for_later_architectures(module: str, architecture
     for target in later(module, architecture):
         used = audit.resources(text, target, PTXAS)
         assert len(used) == text.count(".entry")
-        assert all(kernel["spilled"] == 0 for kernel in used.values())
+        if architecture == max(a for a in kernels.built()[module] if a <= target):  # what a device of this kind takes
+            assert not [name for name, kernel in used.items() if kernel["spilled"]]
 
 
 # ---- PTX that is written for programs
