@@ -200,6 +200,50 @@ def chains(draw: st.DrawFn) -> Program:
     return g.build()
 
 
+@st.composite
+def row_graphs(draw: st.DrawFn) -> Program:
+    """Maps, reductions, products and views of each other's values: much of it runs row by row, some of it cannot."""
+    shape = tuple(draw(st.lists(st.integers(1, 9) | st.sampled_from([16, 40]), min_size=2, max_size=3)))
+    g = ProgramBuilder()
+    pool = [g.input("batch", f"x{n}", TensorType(Dtype.f32, draw(broadcastable(shape)))) for n in range(2)]
+    for _ in range(draw(st.integers(2, 12))):
+        x = draw(st.sampled_from(pool[-4:]))
+        kind = draw(st.sampled_from(["map"] * 4 + ["reduce"] * 3 + ["view", "dot"]))
+        if kind == "map":
+            others = [v for v in pool if _fits(v.shape, shape)]
+            a, b = draw(st.sampled_from(others)), draw(st.sampled_from(others))
+            pool += g.maps(lambda p, q: (p * q, p - q), a, b, dtypes=(Dtype.f32, Dtype.bf16))
+        elif kind == "dot" and len(x.shape) > 1:
+            c = g.dot(x, x, transpose_b=True)
+            pool += g.maps(
+                lambda p: (p + 1.0, p * p), c, dtypes=(Dtype.f32, draw(st.sampled_from([Dtype.f16, Dtype.f32])))
+            )
+        elif kind == "reduce" and x.shape:
+            name = draw(st.sampled_from(["sum", "max", "min"]))
+            last = len(x.shape) - 1
+            axes = draw(st.just({last}) | st.sets(st.integers(0, last), min_size=1))
+            pool.append(g.reduce(name, x, sorted(axes), keepdims=draw(st.booleans())))
+        elif x.shape:
+            pool.append(_some_view(draw, g, x))
+    for n, v in enumerate(pool[-3:]):
+        g.output("metric", f"y{n}", v)
+    return g.build()
+
+
+def _some_view(draw: st.DrawFn, g: ProgramBuilder, x: Value) -> Value:
+    """Of something with axes: turned, flat, its first position along an axis, or backwards."""
+    axis, rank = draw(st.integers(0, len(x.shape) - 1)), len(x.shape)
+    match draw(st.integers(0, 3)):
+        case 0:
+            return g.permute(x, tuple(reversed(range(rank))))
+        case 1:
+            return g.reshape(x, (-1,))
+        case 2:
+            return g.slice(x, (0,) * rank, tuple(1 if a == axis else d for a, d in enumerate(x.shape)))
+        case _:
+            return g.slice(x, tuple(d - 1 for d in x.shape), x.shape, (-1,) * rank)
+
+
 def _fits(small: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(small) <= len(shape) and all(a in (1, b) for a, b in zip(small[::-1], shape[::-1], strict=False))
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native import ISAS, assert_same_bits, machine
-from strategies import broadcastable, random_tensor
+from strategies import chains, programs, random_tensor, row_graphs
 
 from gensyn_verify import _native
 from gensyn_verify.backends import cpu
 from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.device.plan import Epilogue, Region, Rows, make_plan
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, Value, encode, functions
 
 
@@ -79,42 +81,35 @@ def test_a_value_that_is_read_across_rows_ends_the_region(small_blocks: None) ->
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_random_graphs_of_maps_reductions_and_views_keep_their_bits(data: st.DataObject, small_blocks: None) -> None:
-    shape = tuple(data.draw(st.lists(st.integers(1, 9) | st.sampled_from([16, 40]), min_size=2, max_size=3)))
-    g = ProgramBuilder()
-    pool = [g.input("batch", f"x{n}", TensorType(Dtype.f32, data.draw(broadcastable(shape)))) for n in range(2)]
-    for _ in range(data.draw(st.integers(2, 12))):
-        x = data.draw(st.sampled_from(pool[-4:]))
-        kind = data.draw(st.sampled_from(["map", "map", "map", "reduce", "reduce", "view"]))
-        if kind == "map":
-            others = [v for v in pool if fits(v.shape, shape)]
-            a, b = data.draw(st.sampled_from(others)), data.draw(st.sampled_from(others))
-            pool += g.maps(lambda p, q: (p * q, p - q), a, b, dtypes=(Dtype.f32, Dtype.bf16))
-        elif kind == "reduce" and x.shape:
-            name = data.draw(st.sampled_from(["sum", "max", "min"]))
-            axes = data.draw(st.sets(st.integers(0, len(x.shape) - 1), min_size=1))
-            pool.append(g.reduce(name, x, sorted(axes), keepdims=data.draw(st.booleans())))
-        elif x.shape:
-            axis = data.draw(st.integers(0, len(x.shape) - 1))
-            pool.append(
-                data.draw(
-                    st.sampled_from(
-                        [
-                            g.permute(x, tuple(reversed(range(len(x.shape))))),
-                            g.reshape(x, (-1,)),
-                            g.slice(
-                                x, (0,) * len(x.shape), tuple(1 if a == axis else d for a, d in enumerate(x.shape))
-                            ),
-                            g.slice(x, tuple(d - 1 for d in x.shape), x.shape, (-1,) * len(x.shape)),
-                        ]
-                    )
-                )
-            )
-    for n, v in enumerate(pool[-3:]):
-        g.output("metric", f"y{n}", v)
-    check(g.build(), data.draw(st.integers(0, 1 << 32)))
+@given(program=row_graphs(), seed=st.integers(0, 1 << 32))
+def test_random_graphs_of_maps_reductions_and_views_keep_their_bits(
+    program: Program, seed: int, small_blocks: None
+) -> None:
+    check(program, seed)
 
 
-def fits(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    return len(a) <= len(b) and all(x in (1, y) for x, y in zip(reversed(a), reversed(b), strict=False))
+@settings(max_examples=300, deadline=None)
+@given(program=row_graphs() | programs() | chains())
+def test_regions_of_devices_have_the_calls_of_the_program(program: Program) -> None:
+    """No call is lost; private values lie beyond the arena, apart from each other, and fit a row's scratch memory."""
+
+    def kinds(calls: Iterable[object]) -> Counter[str]:
+        return Counter(type(c).__name__ for c in calls)
+
+    plan, found = make_plan(program, regions=True), Counter[str]()
+    for call in plan.calls:
+        if isinstance(call, Rows):
+            found += kinds(call.calls)
+            for p in call.private:
+                assert p.nbytes == p.row_bytes * call.rows
+                assert 0 <= p.scratch <= p.scratch + p.row_bytes <= call.scratch_bytes
+        elif isinstance(call, Epilogue):
+            found += kinds([call.dot, *call.maps])
+        else:
+            found += kinds([call])
+        if isinstance(call, Region):
+            ends = [plan.arena_bytes]
+            for p in sorted(call.private, key=lambda p: p.offset):
+                assert p.offset >= ends[-1]
+                ends.append(p.offset + p.nbytes)
+    assert found == kinds(make_plan(program).calls)

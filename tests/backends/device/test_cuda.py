@@ -20,7 +20,7 @@ import pytest
 from emulation.fixtures import emulated, has_ptx
 from hypothesis import HealthCheck, given, settings
 from native import assert_same_bits
-from strategies import chains, programs, random_inputs, random_tensor
+from strategies import chains, programs, random_inputs, random_tensor, row_graphs
 
 from gensyn_verify import _native, backends
 from gensyn_verify.backends import cuda
@@ -389,6 +389,12 @@ def test_random_programs(way: str, program: Program) -> None:
 def test_chains_of_maps(way: str, program: Program) -> None:
     check(program)
     check(program, keep=True)
+
+
+@settings(settings.get_profile("emulation"), max_examples=150)
+@given(program=row_graphs())
+def test_random_graphs_of_rows(way: str, program: Program) -> None:
+    check(program)
 
 
 @settings(settings.get_profile("emulation"), max_examples=150)
