@@ -19,6 +19,7 @@ from strategies import (
     programs,
     random_inputs,
     random_tensor,
+    row_graphs,
     rows_program,
     scalar_programs,
     special_words,
@@ -644,6 +645,12 @@ def test_random_maps_of_each_others_values(program: Program) -> None:
 
 
 # ---- programs and steps ----
+
+
+@SLOW
+@given(row_graphs())
+def test_random_graphs_of_rows(program: Program) -> None:
+    check(program, random_inputs(program, 2, 0.05))
 
 
 @settings(SLOW, max_examples=80)
