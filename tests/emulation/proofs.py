@@ -1,4 +1,5 @@
-"""Proofs that launches of the shipped PTX have no race, in any order of threads: `make test-race-proofs`.
+"""Proofs that launches of the PTX that ships, and of that written for rows, have no race, in any order of threads:
+`make test-race-proofs`.
 
 The launches are those of races.py, the prover is SentryWard. Where a kernel's branches depend on data it says so and
 proves nothing; the table UNPROVEN has them. Without any one of its barriers a proven kernel has to be found unsafe; of
@@ -20,7 +21,7 @@ from gensyn_verify.backends.cuda import kernels
 from gensyn_verify.backends.cuda.launch import Launch
 
 ARCHITECTURE = 100  # whose PTX SentryWard reads
-SOURCES = ("reduce.cu", "move.cu", "sort.cu", "blake3.cu", "dot.cu")
+SOURCES = (races.WRITTEN, "reduce.cu", "move.cu", "sort.cu", "blake3.cu", "dot.cu")
 BROKEN_DOT = "gv_dot_thin_f32_nn"
 UNPROVEN = {
     "gv_sort_tile": "exchanges keys by what they are",
@@ -31,8 +32,11 @@ UNPROVEN = {
 
 def described(launch: Launch) -> dict[str, object]:
     """SentryWard's description of a launch. Words from BASE on are addresses, of memory that nothing else overlaps."""
-    (parameters,) = launch.parameters
-    words = [(8 * i, word) for i, (word,) in enumerate(struct.iter_unpack("<q", parameters))]
+    words = [
+        (n, 8 * i, word)
+        for n, parameter in enumerate(launch.parameters)
+        for i, (word,) in enumerate(struct.iter_unpack("<q", parameter))
+    ]
     return {
         "schema": "spverify.kernel-input/v1",
         "entry": launch.kernel,
@@ -40,9 +44,9 @@ def described(launch: Launch) -> dict[str, object]:
             "grid_dim": launch.grid, "block_dim": [launch.threads, 1, 1], "cluster_dim": [1, 1, 1],
             "dynamic_shared_bytes": launch.shared,
         },
-        "declarations": [{"parameter": 0, "offset": o, "type": "pointer"} for o, w in words if w >= races.BASE],
+        "declarations": [{"parameter": n, "offset": o, "type": "pointer"} for n, o, w in words if w >= races.BASE],
         "arguments": [
-            {"parameter": 0, "offset": o, "type": "s64", "value": w} for o, w in words if w < races.BASE
+            {"parameter": n, "offset": o, "type": "s64", "value": w} for n, o, w in words if w < races.BASE
         ],
     }  # fmt: skip
 
@@ -58,17 +62,27 @@ def verdict(program: str, ptx: str, launch: Launch) -> str:
     return str(json.loads(done.stdout)["result"])
 
 
+def for_architecture(written: str) -> str:
+    """PTX of a plan, which is for sm_75 and later, as a module for ARCHITECTURE."""
+    return re.sub(r"\.version .*\n\.target .*", f".version 8.6\n.target sm_{ARCHITECTURE}", written, count=1)
+
+
 def without_barriers(ptx: str, kernel: str) -> list[str]:
     """The module without each of the kernel's barriers in turn."""
     begin = ptx.index(f".entry {kernel}(")
     end = ptx.find(".entry", begin + 1) % (len(ptx) + 1)
-    barriers = list(re.finditer(r"bar\.sync\s+0;", ptx[begin:end]))
+    barriers = list(re.finditer(r"bar\.(?:warp\.sync\s+-1|sync\s+0);", ptx[begin:end]))
     return [ptx[: begin + b.start()] + ptx[begin + b.end() :] for b in barriers]
 
 
 def judged(program: str, launch: Launch) -> tuple[bool, str]:
     """Whether the verdicts are those that they have to be, and what they are."""
-    kernel, ptx = launch.kernel, kernels.text(launch.module, ARCHITECTURE)
+    kernel = launch.kernel
+    ptx = (
+        kernels.text(launch.module, ARCHITECTURE)
+        if launch.module
+        else for_architecture(races.work(races.WRITTEN).module)
+    )
     found = verdict(program, ptx, launch)
     if kernel in UNPROVEN:
         return found == "unsupported", f"{found}: {UNPROVEN[kernel]}"
