@@ -31,7 +31,7 @@ from gensyn_verify.backends.device.executor import Executor
 from gensyn_verify.backends.device.selection import describe
 from gensyn_verify.backends.names import DeviceName, of_device, parse
 from gensyn_verify.frontend import trace_step
-from gensyn_verify.program import Dtype, Program, ProgramBuilder, Scalar, TensorType, functions, ops
+from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType, activations, functions, ops
 
 # Peak fp32 fma rate (without tensor cores) in TFLOP/s and memory bandwidth in TB/s, as the makers state them.
 PEAKS = {
@@ -103,17 +103,17 @@ def reduction(rows: int, columns: int, axis: int) -> Case:
 def softmax(rows: int, columns: int) -> Case:
     g = ProgramBuilder()
     x = g.input("batch", "x", TensorType(F32, (rows, columns)))
-    e = g.map(lambda a, m: functions.exp(a - m), x, g.reshape(g.reduce("max", x, {1}), (rows, 1)))
-    g.output("metric", "y", g.map(lambda a, s: a / s, e, g.reshape(g.reduce("sum", e, {1}), (rows, 1))))
+    e = g.map(lambda a, m: functions.exp(a - m), x, g.reduce("max", x, {1}, keepdims=True))
+    g.output("metric", "y", g.map(lambda a, s: a / s, e, g.reduce("sum", e, {1}, keepdims=True)))
     return _along_rows("softmax", g.build(), rows, columns, lambda t: t["x"].softmax(1))
 
 
 def layer_norm(rows: int, columns: int) -> Case:
     g = ProgramBuilder()
     x = g.input("batch", "x", TensorType(F32, (rows, columns)))
-    mean = g.map(lambda s: s / float(columns), g.reshape(g.reduce("sum", x, {1}), (rows, 1)))
+    mean = g.map(lambda s: s / float(columns), g.reduce("sum", x, {1}, keepdims=True))
     centred = g.map(lambda a, m: a - m, x, mean)
-    squares = g.reshape(g.reduce("sum", g.map(lambda a: a * a, centred), {1}), (rows, 1))
+    squares = g.reduce("sum", g.map(lambda a: a * a, centred), {1}, keepdims=True)
     g.output("metric", "y", g.map(lambda a, s: a / (s / float(columns) + 1e-5).sqrt(), centred, squares))
     peer = lambda t: torch.nn.functional.layer_norm(t["x"], (columns,))  # noqa: E731
     return _along_rows("layer norm", g.build(), rows, columns, peer)
@@ -129,11 +129,7 @@ def linear(m: int, n: int, k: int) -> Case:
     g = ProgramBuilder()
     types = {"x": (m, k), "w": (n, k), "b": (n,)}
     x, w, b = (g.input("batch", name, TensorType(F32, s)) for name, s in types.items())
-
-    def gelu(a: Scalar, b: Scalar) -> Scalar:
-        return (a + b) * 0.5 * (functions.erf((a + b) * 0.70710678) + 1.0)
-
-    g.output("metric", "y", g.map(gelu, g.dot(x, w, transpose_b=True), b))
+    g.output("metric", "y", g.map(lambda a, b: activations.gelu(a + b), g.dot(x, w, transpose_b=True), b))
     rng = np.random.default_rng(0)
     inputs = {name: rng.standard_normal(s, np.float32) for name, s in types.items()}
     peer = lambda t: torch.nn.functional.gelu(torch.nn.functional.linear(t["x"], t["w"], t["b"]))  # noqa: E731

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from gensyn_verify.backends.device.plan import Map, Operand, Reduce, Rows, View, collapse, private_at
+from gensyn_verify.backends.device.plan import Map, Operand, Reduce, Rows, View, collapse, private_at, reads
 from gensyn_verify.kernels import triton_map, triton_reduce, triton_scalar
 from gensyn_verify.program.ops import REDUCTIONS
 from gensyn_verify.program.scalar import ScalarProgram
@@ -81,14 +81,6 @@ class _Block:
     computed: dict[int, list[str]] = field(default_factory=dict)  # call: names of its outputs
 
 
-def _read(one: Map | Reduce) -> list[tuple[Shape, View]]:
-    """What a call reads, each as a view of a shape that begins with the rows."""
-    if isinstance(one, Map):
-        return [(one.shape, view) for view in one.inputs]
-    view = View(one.x, one.x_dtype, (*one.kept_strides, *one.reduced_strides))
-    return [((*one.kept_shape, *one.reduced_shape), view)]
-
-
 class _Writer:
     def __init__(self, call: Rows, programs: Sequence[ScalarProgram]) -> None:
         self.call, self.programs = call, programs
@@ -132,9 +124,9 @@ class _Writer:
         return min(most, 1 << max(wanted - 1, 0).bit_length())
 
     def source(self) -> str:
-        reads = [(shape, [view.strides]) for one in self.call.calls for shape, view in _read(one)]
+        read = [(shape, [view.strides]) for one in self.call.calls for shape, view in reads(one)]
         widest = (self.call.rows, max(v.length for v in self.values))
-        wide = any(triton_map.is_wide(shape, strides) for shape, strides in [*reads, (widest, [])])
+        wide = any(triton_map.is_wide(shape, strides) for shape, strides in [*read, (widest, [])])
         pid = "tl.program_id(0).to(tl.int64)" if wide else "tl.program_id(0)"
         head = [
             f"def kernel({', '.join(self.pointers.values())}, rows, ROWS: tl.constexpr):",
@@ -147,6 +139,9 @@ class _Writer:
     def name(self) -> str:
         self.names += 1
         return f"v{self.names}"
+
+    def pointer(self, offset: int, dtype: Dtype) -> str:
+        return self.pointers.setdefault(View(offset, dtype, ()), f"x{len(self.pointers)}")
 
     # ---- values
 
@@ -171,7 +166,7 @@ class _Writer:
         if not any(s for s, d in zip(strides[lead:], shape[lead:], strict=True) if d > 1):  # the same in all of a row
             block, shape, strides = self.row, shape[:lead], strides[:lead]
         shape, (strides,) = collapse(shape, [strides])
-        place = self.pointers.setdefault(View(view.offset, view.dtype, ()), f"x{len(self.pointers)}")
+        place = self.pointer(view.offset, view.dtype)
         e, inside = ("row", "inside") if block.length == 1 else ("e", "there")
         text = triton_map.load_text(place, Operand(view.dtype, strides), (0, *shape[1:]), e=e, inside=inside)
         if text not in block.loaded:
@@ -189,7 +184,7 @@ class _Writer:
             self.operations += len(scalar.code) * block.length
             if self.instructions > MOST_INSTRUCTIONS:
                 raise _NoKernelError
-            inputs = [self.read(block, shape, view) for shape, view in _read(one)]
+            inputs = [self.read(block, shape, view) for shape, view in reads(one)]
             name = self.name()
             block.lines += [f"{name}_{i} = {x}" for i, x in enumerate(inputs)]
             block.lines += triton_map.program_lines(scalar, f"{name}_")
@@ -215,7 +210,7 @@ class _Writer:
         """The name of a reduction's value of the row."""
         op, reg, length = REDUCTIONS[one.op], one.x_dtype.reg.name, math.prod(one.reduced_shape)
         block = _Block(length) if length > 1 else self.row
-        x, result, lines = self.read(block, *_read(one)[0]), self.name(), self.row.lines
+        x, result, lines = self.read(block, *reads(one)[0]), self.name(), self.row.lines
         if length == 1:  # -0 and the only value, or the largest of one
             lines.append(f"{result} = {triton_map.stored_text(x, one.y_dtype)}")
             return result
@@ -246,7 +241,7 @@ class _Writer:
             if v.length != length:
                 continue
             name = self.row.computed[v.call] if length == 1 else self.compute(block, v.call)
-            place = self.pointers.setdefault(View(v.offset, v.dtype, ()), f"x{len(self.pointers)}")
+            place = self.pointer(v.offset, v.dtype)
             block.lines.append(f'tl.store({place} + {e}, narrow({name[v.output]}, "{v.dtype.name}"), mask={inside})')
         if length > 1:
             self.row.lines += self.walk(block, str(-(-length // LANES)), "")

@@ -230,7 +230,7 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
         const std::string compiled = std::string(name).substr(0, std::string(name).find("__"));
         slot->host = reinterpret_cast<void (*)(const void*)>(dlsym(self, compiled.c_str()));
         if (slot->host) slot->host_bytes = *static_cast<size_t*>(dlsym(self, (compiled + "_bytes").c_str()));
-        if (compiled == name) slot->ptx = slot->host ? nullptr : slot->ptx;
+        if (slot->host && compiled == name) slot->ptx = nullptr;
     }
     if (!slot->ptx && !slot->host) return not_found;
     return *function = slot.get(), success;

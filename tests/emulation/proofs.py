@@ -71,7 +71,7 @@ def without_barriers(ptx: str, kernel: str) -> list[str]:
     """The module without each of the kernel's barriers in turn."""
     begin = ptx.index(f".entry {kernel}(")
     end = ptx.find(".entry", begin + 1) % (len(ptx) + 1)
-    barriers = list(re.finditer(r"bar\.(?:warp\.sync\s+-1|sync\s+0);", ptx[begin:end]))
+    barriers = list(races.PTX_BARRIER.finditer(ptx[begin:end]))
     return [ptx[: begin + b.start()] + ptx[begin + b.end() :] for b in barriers]
 
 

@@ -30,8 +30,8 @@ from gensyn_verify.program.types import Dtype, TensorType
 BASE = 1 << 36  # of the arena: an address that ThreadSanitizer lets programs use
 # A barrier of a kernel, as a statement or first in a list of them.
 BARRIER = re.compile(r"(?<!void )(?<!::)\b(__syncthreads|__syncwarp|wait_async)\(\)(?=[;,])")
+PTX_BARRIER = re.compile(r"(bar\.warp\.sync|bar\.sync)\s+(?:-1|0);")
 WRITTEN = "rows"  # what has no source: the kernels that backends/cuda/rows.py writes
-WRITTEN_BARRIER = re.compile(r"bar\.(?:warp\.sync -1|sync 0);")
 THREAD_SANITIZER = ("-g", "-fsanitize=thread", "-DEMULATION_THREADS")
 
 
@@ -49,25 +49,23 @@ class Barrier:
 
     def left_out(self) -> str:
         """The source without it."""
-        if self.source == WRITTEN:
-            text, pattern, instead = work(WRITTEN).module, WRITTEN_BARRIER, ""
-        else:
-            text, pattern, instead = (KERNELS / self.source).read_text(), BARRIER, "void()"
+        text, pattern = text_of(self.source)
         match = list(pattern.finditer(text))[self.number]
-        return text[: match.start()] + instead + text[match.end() :]
+        return text[: match.start()] + ("" if pattern is PTX_BARRIER else "void()") + text[match.end() :]
+
+
+def text_of(source: str) -> tuple[str, re.Pattern[str]]:
+    """A source of csrc/cuda, or the kernels that are written, and what a barrier is in it."""
+    return (work(WRITTEN).module, PTX_BARRIER) if source == WRITTEN else ((KERNELS / source).read_text(), BARRIER)
 
 
 def barriers() -> list[Barrier]:
     """All of csrc/cuda, and all of the kernels that are written."""
-    text = work(WRITTEN).module
-    out = [
-        Barrier(WRITTEN, n, text.count("\n", 0, match.start()) + 1, match[0].split()[0])
-        for n, match in enumerate(WRITTEN_BARRIER.finditer(text))
-    ]
-    for source in sorted(KERNELS.glob("*.cu")):
-        text = source.read_text()
-        for number, match in enumerate(BARRIER.finditer(text)):
-            out.append(Barrier(source.name, number, text.count("\n", 0, match.start()) + 1, match[1]))
+    out = []
+    for source in (WRITTEN, *sorted(path.name for path in KERNELS.glob("*.cu"))):
+        text, pattern = text_of(source)
+        for number, match in enumerate(pattern.finditer(text)):
+            out.append(Barrier(source, number, text.count("\n", 0, match.start()) + 1, match[1]))
     return out
 
 
@@ -104,13 +102,11 @@ def program(source: str) -> Program:
 
 def turned(g: ProgramBuilder, x: Value) -> Value:
     """Of each row: sums and an extreme that all of it reads, and its halves read in turn."""
-    column = (x.shape[0], 1)
-    total = g.reshape(g.reduce("sum", x, [1]), column)
+    total = g.reduce("sum", x, [1], keepdims=True)
     y = g.map(lambda a, b: a - b, x, total)
     halves = g.permute(g.reshape(y, (x.shape[0], 2, x.shape[1] // 2)), (0, 2, 1))
     z = g.reshape(g.map(lambda a: a * 3.0, halves), x.shape)
-    largest = g.reshape(g.reduce("max", z, [1]), column)
-    return g.reduce("sum", g.map(lambda a, b: a - b, z, largest), [1])
+    return g.reduce("sum", g.map(lambda a, b: a - b, z, g.reduce("max", z, [1], keepdims=True)), [1])
 
 
 def numbers(rng: np.random.Generator, type: TensorType) -> Array:
@@ -124,7 +120,9 @@ def narrowed(launch: Launch) -> Launch:
     x, y, z = launch.grid
     if launch.kernel == "gv_sum_columns":
         return replace(launch, grid=(x, 1, z))
-    return launch if launch.kernel.startswith(("gv_dot", "gv_transpose")) else replace(launch, grid=(1, y, z))
+    return (
+        launch if launch.kernel.startswith(("gv_dot", "gv_transpose", "gv_rows")) else replace(launch, grid=(1, y, z))
+    )
 
 
 @dataclass(frozen=True)
@@ -152,8 +150,7 @@ def work(source: str) -> Work:
         arena[place.offset : place.offset + len(array)] = array
     metrics = backends.evaluate(made, inputs)
     wanted = {p.offset: metrics[o.name].tobytes() for o, p in zip(made.outputs, plan.metrics, strict=True)}
-    few = planned.launches if source == WRITTEN else map(narrowed, planned.launches)
-    return Work(arena, tuple(few), wanted, planned.modules.get("", ""))
+    return Work(arena, tuple(map(narrowed, planned.launches)), wanted, planned.modules.get("", ""))
 
 
 def hashing() -> Work:
@@ -188,12 +185,9 @@ def launcher() -> Path:
 
 
 def built(folder: Path, source: str, without: Barrier | None = None) -> Path:
-    """A program that launches the kernels of a source (races.cpp); beside it, in `written`, those that were written."""
+    """A program that launches the kernels of a source (races.cpp); beside it, in `rows`, those that were written."""
     objects = [launcher()]
-    if source == WRITTEN:
-        (folder / "written").write_text(without.left_out() if without else work(WRITTEN).module)
-    else:
-        (folder / source).write_text(without.left_out() if without else (KERNELS / source).read_text())
+    (folder / source).write_text(without.left_out() if without else text_of(source)[0])
     for name, (of, macros) in MODULES.items():
         if of == source:
             objects.append(compiled(folder / source, folder / f"{name}.o", macros))
@@ -209,15 +203,8 @@ def outcome(binary: Path, todo: Work, seed: int) -> Outcome:
     with launches.open("w") as file:
         for one in todo.launches:
             print(one.kernel, *one.grid, one.threads, one.shared, b"".join(one.parameters).hex(), file=file)
-    written = binary.with_name("written")
-    command = [
-        str(binary),
-        str(BASE),
-        str(arena),
-        str(launches),
-        str(seed),
-        *([str(written)] if written.exists() else []),
-    ]
+    written = [str(path) for path in [binary.with_name(WRITTEN)] if path.exists()]
+    command = [str(binary), str(BASE), str(arena), str(launches), str(seed), *written]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 66):  # 66: ThreadSanitizer said something
         raise RuntimeError(f"the launches ended with {done.returncode}: {done.stderr[:2000]}")

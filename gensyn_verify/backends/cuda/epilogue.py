@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gensyn_verify.backends.cuda.ptx import NAN, Body, address, compute, digest, index, load, store
+from gensyn_verify.backends.cuda.ptx import NAN, Body, address, compute, digest, index, load, parameter, store
 from gensyn_verify.backends.device.plan import Epilogue, View, collapse, private_at
 from gensyn_verify.program.scalar import ScalarProgram
 from gensyn_verify.program.types import Dtype
@@ -54,11 +54,11 @@ def with_epilogue(module: str, kernel: str, call: Epilogue, programs: Sequence[S
     given, directives, code = found.groups()
     body = Body("gv_")
     count = 1 + len(views(call))
-    bases = [body.new("d") for _ in range(count)]
-    for n, base in enumerate(bases):
-        body.add(f"ld.param.u64 {base}, [gv_{n}]" + (f"; cvta.to.global.u64 {base}, {base}" if n else ""))
+    first = body.new("d")
+    body.add(f"ld.param.u64 {first}, [gv_0]")
+    bases = [parameter(body, f"gv_{n}") for n in range(1, count)]
     hoisted, body.lines = body.lines, []
-    _element(body, bases, call, programs)
+    _element(body, first, bases, call, programs)
     lines = "\n".join(body.lines)
     # Every place has the same registers: none of them is read behind it.
     code = _MARK.sub(lambda mark: lines.replace("VALUE", mark[1]).replace("POSITION", mark[2]).lstrip(), code)
@@ -68,12 +68,12 @@ def with_epilogue(module: str, kernel: str, call: Epilogue, programs: Sequence[S
     return name, f".visible .entry {name}(\n{parameters}\n)\n{directives}{{\n{code}}}\n"
 
 
-def _element(body: Body, bases: Sequence[str], call: Epilogue, programs: Sequence[ScalarProgram]) -> None:
+def _element(body: Body, first: str, bases: Sequence[str], call: Epilogue, programs: Sequence[ScalarProgram]) -> None:
     count = call.dot.batch * call.dot.m * call.dot.n
     place, value, nan = body.new("d"), body.new("r"), body.new("p")
-    body.add(f"add.u64 {place}, POSITION, {bases[0]}; mov.b32 {value}, VALUE")
+    body.add(f"add.u64 {place}, POSITION, {first}; mov.b32 {value}, VALUE")
     body.add(f"setp.nan.f32 {nan}, {value}, {value}; selp.b32 {value}, {NAN}, {value}, {nan}")
-    addresses = iter(bases[1:])
+    addresses = iter(bases)
     have = {call.dot.c: value}
     for one in call.maps:
         shape, strides = collapse(one.shape, [v.strides for v in one.inputs])

@@ -11,9 +11,9 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from gensyn_verify.backends.cuda import epilogue, kernels, ptx, rows
+from gensyn_verify.backends.cuda.rows import SEGMENT
 from gensyn_verify.backends.device.plan import (
     ALIGN,
     OUTSIDE,
@@ -42,7 +42,6 @@ from gensyn_verify.program.types import Dtype, Reg
 
 THREADS = 256
 MAX_AXES = 16
-SEGMENT = 2048  # of a sum
 SORT_TILE = 2048
 DOT_BLOCK, DOT_STEP, DOT_PAD = 128, 16, 4
 DOT_TILES = {"large": (128, 128, 64), "medium": (128, 64, 32), "small": (64, 64, 16), "thin": (16, 64, 4)}
@@ -50,7 +49,6 @@ MOST_DOT = (1 << 26) - 1  # m, n and k, whose products with a thread's stride ar
 MOST_PARTIAL_BYTES = 1 << 28  # of the chains of a split dot
 _GRID_Z = 65535
 _IDENTITY = ScalarProgram((Reg.f32,), (), (), (0,))
-C = TypeVar("C", Map, Scan)
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,6 @@ class Launch:
     parameters: tuple[bytes, ...]
 
 
-def _dot_module(kernel: str) -> str:
-    return "dot_f32" if kernel == "gv_dot_fold" else f"dot_{kernel.split('_')[3]}"
-
-
 def _words(*values: int) -> bytes:
     return b"".join(struct.pack("<Q" if v >= 1 << 63 else "<q", v) for v in values)
 
@@ -77,6 +71,10 @@ def _axes(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
     shape, strides = (list(shape), list(strides)) if shape else ([1], [0])
     rest = [0] * (MAX_AXES - len(shape))
     return (len(shape), *shape, *rest, *strides, *rest)
+
+
+def _offsets(call: Map | Scan) -> list[int]:
+    return [v.offset for v in (*call.inputs, *call.outputs)]
 
 
 def _blocks(count: int, threads: int = THREADS) -> tuple[int, int, int]:
@@ -95,7 +93,8 @@ class Launches:
     capability: int
     launches: list[Launch] = field(default_factory=list)
     kernels: dict[Map | Scan | Rows, ptx.Kernel] = field(default_factory=dict)  # written for this plan
-    fused: dict[tuple[str, Epilogue], tuple[str, str]] = field(default_factory=dict)  # by kernel: name, text
+    # Made of shipped kernels, by module, kernel and call: name and text.
+    fused: dict[tuple[str, str, Epilogue], tuple[str, str]] = field(default_factory=dict)
     scratch_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -108,8 +107,8 @@ class Launches:
         """The modules that were made for this plan, by name: "" has what was written, "+NAME" what was made of NAME."""
         written = {kernel.name: kernel.text for kernel in self.kernels.values()}
         texts = {"": ptx.HEADER + "".join(written.values())} if written else {}
-        for module in sorted({_dot_module(kernel) for kernel, _ in self.fused}):
-            entries = {name: text for (kernel, _), (name, text) in self.fused.items() if _dot_module(kernel) == module}
+        for module in sorted({of for of, *_ in self.fused}):
+            entries = dict(named for (of, *_), named in self.fused.items() if of == module)
             texts[f"+{module}"] = epilogue.head(kernels.text(module, self.capability)) + "".join(entries.values())
         return texts
 
@@ -117,6 +116,10 @@ class Launches:
         """The same for an arena elsewhere."""
         shape = (self.multiprocessors, self.shared_bytes, self.capability)
         return Launches(self.plan, base, *shape, kernels=self.kernels, fused=self.fused)
+
+    @property
+    def programs(self) -> tuple[ScalarProgram, ...]:
+        return self.plan.program.scalar_programs
 
     @property
     def scratch_begin(self) -> int:
@@ -137,11 +140,14 @@ class Launches:
     def add(self, call: Call | Region) -> None:
         match call:
             case Map():
-                self.map(call)
+                self.map(call, self.programs[call.program])
             case Scan():
-                self._written(ptx.scan_kernel, call, self.plan.program.scalar_programs[call.program])
+                scalar = self.programs[call.program]
+                self._written(call, _offsets(call), lambda: ptx.scan_kernel(call, scalar))
             case Rows():
-                self.rows(call)
+                self._written(
+                    call, rows.views(call), lambda: rows.rows_kernel(call, self.programs, self.multiprocessors)
+                )
             case Dot():
                 self.dot(call)
             case Epilogue():
@@ -176,36 +182,29 @@ class Launches:
     ) -> None:
         self.launches.append(Launch(module, kernel, grid, threads, shared, (words,)))
 
-    def _written(self, write: Callable[[C, ScalarProgram], ptx.Kernel], call: C, scalar: ScalarProgram) -> None:
+    def _written(self, call: Map | Scan | Rows, offsets: Sequence[int], write: Callable[[], ptx.Kernel]) -> None:
+        """A kernel for this call, which takes the addresses of these offsets."""
         if call not in self.kernels:
-            self.kernels[call] = write(call, scalar)
-        self._launch_written(self.kernels[call], [v.offset for v in (*call.inputs, *call.outputs)])
-
-    def _launch_written(self, kernel: ptx.Kernel, offsets: Sequence[int]) -> None:
-        addresses = tuple(_words(self.base + offset) for offset in offsets)
+            self.kernels[call] = write()
+        kernel, addresses = self.kernels[call], tuple(_words(self.base + offset) for offset in offsets)
         self.launches.append(Launch("", kernel.name, (kernel.blocks, 1, 1), kernel.threads, kernel.shared, addresses))
 
-    def map(self, call: Map) -> None:
-        self._written(ptx.map_kernel, call, self.plan.program.scalar_programs[call.program])
-
-    def rows(self, call: Rows) -> None:
-        if call not in self.kernels:
-            self.kernels[call] = rows.rows_kernel(call, self.plan.program.scalar_programs, self.multiprocessors)
-        self._launch_written(self.kernels[call], rows.views(call))
+    def map(self, call: Map, scalar: ScalarProgram) -> None:
+        self._written(call, _offsets(call), lambda: ptx.map_kernel(call, scalar))
 
     def _ending(
-        self, kernel: str, grid: tuple[int, int, int], shared: int, words: bytes, first: int, call: Epilogue | None
-    ) -> None:
+        self, module: str, kernel: str, grid: tuple[int, int, int], shared: int, words: bytes, first: int,
+        call: Epilogue | None,
+    ) -> None:  # fmt: skip
         """A shipped kernel of dot, which computes elements of c from number `first` on, with the call's epilogue."""
-        module = _dot_module(kernel)
         if call is None:
             self._shipped(module, kernel, grid, shared, words)
             return
-        if (kernel, call) not in self.fused:
-            text, programs = kernels.text(module, self.capability), self.plan.program.scalar_programs
-            self.fused[kernel, call] = epilogue.with_epilogue(text, kernel, call, programs)
+        key = module, kernel, call
+        if key not in self.fused:
+            self.fused[key] = epilogue.with_epilogue(kernels.text(module, self.capability), kernel, call, self.programs)
         addresses = (_words(self.base + view.offset) for view in epilogue.views(call))
-        name, _ = self.fused[kernel, call]
+        name, _ = self.fused[key]
         self.launches.append(Launch(f"+{module}", name, grid, THREADS, shared, (words, _words(first), *addresses)))
 
     # ---- dot
@@ -254,10 +253,11 @@ class Launches:
                 Dtype.f32.code if split else out_dtype.code, *vectors, split,
             )  # fmt: skip
             grid = (*tiles, batch * (blocks if split else 1))
-            self._ending(kernel, grid, shared, words, first * d.m * d.n, None if split else ending)
+            one = None if split else ending
+            self._ending(f"dot_{dtype.name}", kernel, grid, shared, words, first * d.m * d.n, one)
         if split:
             words = _words(c, out, blocks, count, out_dtype.code)
-            self._ending("gv_dot_fold", _blocks(count), 0, words, 0, ending)
+            self._ending("dot_f32", "gv_dot_fold", _blocks(count), 0, words, 0, ending)
 
     def _widened(self, offset: int, dtype: Dtype, count: int, batch: int) -> int:
         """The address of the operand's matrices, which lie one after the other, in f32."""
@@ -266,7 +266,7 @@ class Launches:
         shape = (batch * count,)
         at = self.scratch(4 * batch * count)
         call = Map(0, shape, (View(offset, dtype, (1,)),), (View(at - self.base, Dtype.f32, (1,)),))
-        self._written(ptx.map_kernel, call, _IDENTITY)
+        self.map(call, _IDENTITY)
         return at
 
     @staticmethod

@@ -221,13 +221,13 @@ def _divide(body: Body, quotient: str, x: str, by: int, count: int) -> None:
 
 def _addresses(body: Body, views: Sequence[View], indices: Sequence[str], first: int = 0) -> list[str]:
     views_and_places = zip(views, indices, strict=True)
-    return [address(body, v.dtype, parameter(body, n), i) for n, (v, i) in enumerate(views_and_places, first)]
+    return [address(body, v.dtype, parameter(body, f"p{n}"), i) for n, (v, i) in enumerate(views_and_places, first)]
 
 
-def parameter(body: Body, number: int) -> str:
+def parameter(body: Body, name: str) -> str:
     """An address that the kernel was given."""
     base = body.new("d")
-    body.add(f"ld.param.u64 {base}, [p{number}]; cvta.to.global.u64 {base}, {base}")
+    body.add(f"ld.param.u64 {base}, [{name}]; cvta.to.global.u64 {base}, {base}")
     return base
 
 

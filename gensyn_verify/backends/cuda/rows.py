@@ -24,7 +24,7 @@ from gensyn_verify.backends.cuda.ptx import (
     parameter,
     store,
 )
-from gensyn_verify.backends.device.plan import Map, Private, Reduce, Rows, collapse, private_at
+from gensyn_verify.backends.device.plan import Map, Private, Reduce, Rows, collapse, private_at, reads
 from gensyn_verify.program.ops import REDUCTIONS
 from gensyn_verify.program.scalar import ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg
@@ -44,7 +44,7 @@ def views(call: Rows) -> list[int]:
     """The offsets in the arena whose addresses the kernel takes as parameters."""
     found: list[int] = []
     for one in call.calls:
-        found += [v.offset for v in (*one.inputs, *one.outputs)] if isinstance(one, Map) else [one.x, one.y]
+        found += [*(v.offset for _, v in reads(one)), *(begin for begin, *_ in _written(one))]
     return [offset for offset in dict.fromkeys(found) if private_at(call, offset) is None]
 
 
@@ -67,10 +67,7 @@ def _written(call: Map | Reduce) -> list[tuple[int, int, bool]]:
 
 def _read(call: Map | Reduce) -> list[tuple[int, bool]]:
     """Where the inputs of a call begin, and whether they are read in the order in which they lie."""
-    if isinstance(call, Map):
-        return [(v.offset, collapse(call.shape, [v.strides])[1] == [(1,)]) for v in call.inputs]
-    shape, strides = (*call.kept_shape, *call.reduced_shape), (*call.kept_strides, *call.reduced_strides)
-    return [(call.x, collapse(shape, [strides])[1] == [(1,)])]
+    return [(v.offset, collapse(shape, [v.strides])[1] == [(1,)]) for shape, v in reads(call)]
 
 
 class _Writer:
@@ -96,7 +93,7 @@ class _Writer:
         wide = body.new("d")
         body.add(f"cvt.u64.u32 {wide}, {slot}; add.u64 {self.row}, {self.row}, {wide}")
         body.add(f"setp.ge.u64 {beyond}, {self.row}, {call.rows}; @{beyond} bra DONE")
-        self.bases = {offset: parameter(body, n) for n, offset in enumerate(views(call))}
+        self.bases = {offset: parameter(body, f"p{n}") for n, offset in enumerate(views(call))}
         self.place_private(slot)
         since: list[Map | Reduce] = []  # the last time that the team waited
         for one in call.calls:

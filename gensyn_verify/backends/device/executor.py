@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from gensyn_verify.backends.arrays import CARRIER, Array, check_array, check_named
-from gensyn_verify.backends.device.fuse import fuse_maps, maps_behind_dots
+from gensyn_verify.backends.device.fuse import prepared
 from gensyn_verify.backends.device.plan import Place, Plan, make_plan
 from gensyn_verify.backends.device.pointers import DeviceTensor, device_tensor
 from gensyn_verify.errors import BackendError
@@ -114,8 +114,9 @@ class Executor:
         self.program = program
         self._keep = keep
         fuse = fuse and not keep
-        self._plan = make_plan(maps_behind_dots(fuse_maps(program)) if fuse else program, keep, regions and fuse)
+        self._plan = make_plan(prepared(program) if fuse else program, keep, regions and fuse)
         self._machine = machine(self._plan)
+        self._reaching = self._machine if isinstance(self._machine, Reaching) else None
         self._states = dict(zip(program.outputs_of("state"), self._plan.states, strict=True))
         self._metrics = dict(zip(program.outputs_of("metric"), self._plan.metrics, strict=True))
         self._inputs = {(i.role, i.name): p for i, p in zip(program.inputs, self._plan.inputs, strict=True)}
@@ -171,12 +172,12 @@ class Executor:
         return check_named(given, self.program.inputs_of(role), what, self._check)
 
     def _check(self, name: str, given: object, wanted: TensorType) -> Array | DeviceTensor:
-        there = device_tensor(name, given, wanted) if isinstance(self._machine, Reaching) else None
+        there = device_tensor(name, given, wanted) if self._reaching else None
         return check_array(name, given, wanted) if there is None else there
 
     def _write(self, place: Place, array: Array | DeviceTensor) -> None:
         if isinstance(array, DeviceTensor):
-            if array.type.elements and isinstance(self._machine, Reaching):
-                self._machine.copy(place.offset, array)
+            if array.type.elements and self._reaching:
+                self._reaching.copy(place.offset, array)
         elif array.size:
             self._machine.write(place.offset, np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -204,6 +204,11 @@ def maps_behind_dots(program: Program) -> Program:
     return Program(program.inputs, program.scalar_programs, tuple(nodes), outputs)
 
 
+def prepared(program: Program) -> Program:
+    """The program as devices run it."""
+    return maps_behind_dots(fuse_maps(program))
+
+
 def _values(program: Program, n: int) -> range:
     """The values that a node computes."""
     first = program.first_value[n]

@@ -238,6 +238,14 @@ class Epilogue:
 Region = Rows | Epilogue
 
 
+def reads(call: Map | Reduce) -> list[tuple[Shape, View]]:
+    """What a call reads, each as a view of a shape; a reduction's begins with the axes that it keeps."""
+    if isinstance(call, Map):
+        return [(call.shape, view) for view in call.inputs]
+    view = View(call.x, call.x_dtype, (*call.kept_strides, *call.reduced_strides))
+    return [((*call.kept_shape, *call.reduced_shape), view)]
+
+
 def private_at(region: Region, offset: int) -> Private | None:
     return next((p for p in region.private if p.offset <= offset < p.offset + p.nbytes), None)
 
@@ -261,7 +269,9 @@ class Plan:
     @property
     def plain(self) -> tuple[Call, ...]:
         """The calls of a plan without regions."""
-        return tuple(c for c in self.calls if not isinstance(c, Region))
+        plain = tuple(c for c in self.calls if not isinstance(c, Region))
+        assert len(plain) == len(self.calls), "a plan with regions, for a machine without kernels for them"
+        return plain
 
 
 _DTYPE = {d.code: d for d in Dtype}

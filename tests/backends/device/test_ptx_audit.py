@@ -17,7 +17,7 @@ from strategies import scalar_programs
 
 from gensyn_verify.backends.cuda import kernels, ptx
 from gensyn_verify.backends.cuda.launch import Launches
-from gensyn_verify.backends.device.fuse import fuse_maps, maps_behind_dots
+from gensyn_verify.backends.device.fuse import prepared
 from gensyn_verify.backends.device.plan import Epilogue, Map, Plan, Rows, View, make_plan
 from gensyn_verify.program.published import PUBLISHED
 from gensyn_verify.program.scalar import ScalarProgram
@@ -251,7 +251,7 @@ def regions() -> Plan:
     net = nn.Sequential(nn.Linear(256, 512), nn.GELU(), nn.Linear(512, 256), nn.LayerNorm(256), nn.Linear(256, 100))
     inputs = torch.randn(512, 256), torch.randint(0, 100, (512,))
     captured = trace_step(net, nn.CrossEntropyLoss(), torch.optim.AdamW(net.parameters(), lr=1e-3), inputs)
-    return make_plan(maps_behind_dots(fuse_maps(captured.program)), regions=True)
+    return make_plan(prepared(captured.program), regions=True)
 
 
 @pytest.mark.parametrize("architecture", sorted({a for _, a in SHIPPED}))

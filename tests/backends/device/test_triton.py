@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 
@@ -455,7 +455,7 @@ def with_narrow_steps(g: ProgramBuilder, x: Value, out: Dtype) -> Value:
 
 @pytest.mark.parametrize("norm", [like_softmax, like_layer_norm, with_narrow_steps])
 @pytest.mark.parametrize("shape", [(5, 1), (9, 10), (7, 64), (3, 3, 65), (4, 127), (2, 2048), (3, 2049)])
-def test_rows(shape, norm, block) -> None:  # type: ignore[no-untyped-def]
+def test_rows(shape: tuple[int, ...], norm: Callable[[ProgramBuilder, Value, Dtype], Value], block: None) -> None:
     long = shape[-1] > 2000
     for dtype, out in ((F, F), (Dtype.bf16, Dtype.f16)):
         if long and (dtype is F) == (norm is with_narrow_steps):
