@@ -120,7 +120,7 @@ void bind_program(py::module_& m) {
 
 // The memory of a place as a NumPy array of the carrier dtype (backends/arrays.py) that keeps the executor alive.
 py::array array(const py::object& self, const gv::Place& place) {
-    constexpr const char* carriers[] = {"<f4", "<u2", "<f2", "<i4", "<u4", "u1", "?"};
+    constexpr const char* carriers[] = {"<f4", "<u2", "<f2", "<i4", "<u4", "u1", "?", "i1"};
     std::vector<py::ssize_t> shape(place.type.shape.begin(), place.type.shape.end()), strides;
     for (int64_t s : place.strides) strides.push_back(py::ssize_t(s) * gv::dtype_size(place.type.dtype));
     return py::array(py::dtype(carriers[size_t(place.type.dtype)]), std::move(shape), std::move(strides),

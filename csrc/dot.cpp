@@ -1,4 +1,5 @@
-// dot: c[s, i, j] = sum over k of a[s, i, k] * b[s, k, j], for every instruction set from this one source.
+// dot: c[s, i, j] = sum over k of a[s, i, k] * b[s, k, j], for every instruction set from this one source. What follows
+// is about floats; i8 is multiplied by dot_int8.h.
 //
 // Order of accumulation: k is cut into blocks of 128; a remainder of at most 64 joins the last full block, so k <= 192
 // is one block. In a block one accumulator starts at +0 and takes acc = fma(a[i,k], b[k,j], acc) for ascending k; block
@@ -11,6 +12,7 @@
 // of each in L1, accumulators in registers.
 #include <algorithm>
 
+#include "dot_int8.h"
 #include "dot_pack.h"
 #include "dot_thin.h"
 #include "dot_tile.h"
@@ -159,6 +161,12 @@ void store_staged(const Product& p, int64_t s, const Box& box, const float* stag
 
 void compute(const Product& p, const Box& box) {
     if (box.s.size() <= 0 || box.i.size() <= 0 || box.j.size() <= 0) return;
+    if (p.a.dtype == Dtype::i8) {
+        for (int64_t s = box.s.begin; s < box.s.end; s++)
+            multiply_int8(p.a.at(s, box.i.begin, 0), p.b.at(s, box.j.begin, 0), box.i.size(), box.j.size(), p.k,
+                          static_cast<uint32_t*>(p.c) + (s * p.m + box.i.begin) * p.n + box.j.begin, p.n);
+        return;
+    }
     if (p.c_dtype == Dtype::f32 && (!p.exchanged || p.m == 1)) {
         float* c = static_cast<float*>(p.c) + (box.s.begin * p.m + box.i.begin) * p.n + box.j.begin;
         return multiply(p, box, c, p.n, p.m * p.n);
@@ -187,7 +195,7 @@ Product describe(const DotArgs& d) {
     const Side b{d.b, d.b_dtype, d.transpose_b ? d.k : 1, d.transpose_b ? 1 : d.n, d.b_batch_stride};
     Product p{d.batch, d.m, d.n, d.k, a, b, d.c, d.c_dtype, false};
     if (d.b_batch_stride == 0 && !d.transpose_a && d.a_batch_stride == d.m * d.k) p.m *= p.batch, p.batch = 1;
-    if (better_exchanged(p)) std::swap(p.a, p.b), std::swap(p.m, p.n), p.exchanged = true;
+    if (a.dtype != Dtype::i8 && better_exchanged(p)) std::swap(p.a, p.b), std::swap(p.m, p.n), p.exchanged = true;
     return p;
 }
 

@@ -58,8 +58,9 @@ std::vector<TensorType> results(const Map& op, const Types& types, const std::ve
 std::vector<TensorType> results(const Dot& op, const Types& types, const std::vector<ScalarProgram>&) {
     arity(types, 2);
     const TensorType &a = *types[0], &b = *types[1];
-    if (!is_float(a.dtype) || !is_float(b.dtype) || !is_float(op.dtype))
-        refuse("dot takes and gives floats, found " + a.text() + " and " + b.text());
+    const bool floats = is_float(a.dtype) && is_float(b.dtype) && is_float(op.dtype);
+    if (!floats && !(a.dtype == Dtype::i8 && b.dtype == Dtype::i8 && op.dtype == Dtype::i32))
+        refuse("dot multiplies floats into floats, or i8 into i32; found " + a.text() + " and " + b.text());
     const size_t ra = a.shape.size(), rb = b.shape.size();
     if (ra < 2 || rb < 2) refuse("dot takes matrices, found " + a.text() + " and " + b.text());
     const int64_t m = a.shape[ra - (op.transpose_a ? 1 : 2)], k = a.shape[ra - (op.transpose_a ? 2 : 1)];

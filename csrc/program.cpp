@@ -18,7 +18,7 @@ constexpr uint32_t MAX_INPUTS = 64, MAX_OUTPUTS = 16, MAX_INSTRUCTIONS = 4096;  
 constexpr uint32_t MAX_ATTRIBUTE = 16;
 constexpr size_t MAX_TENSOR_RANK = 8, MAX_NAME = 200;
 constexpr int64_t MAX_ELEMENTS = int64_t(1) << 36, MAX_TOTAL_BYTES = int64_t(1) << 44;
-constexpr int DTYPES = 7, REGISTERS = 4;
+constexpr int DTYPES = 8, REGISTERS = 4;
 
 struct Operation {
     const char* name;
@@ -66,7 +66,7 @@ class Reader {
         return uint32_t(n);
     }
     Dtype dtype(int64_t code) const {
-        if (code < 0 || code >= DTYPES) fail("dtype code " + std::to_string(code) + " is unknown; known are 0 to 6");
+        if (code < 0 || code >= DTYPES) fail("dtype code " + std::to_string(code) + " is unknown; known are 0 to 7");
         return Dtype(code);
     }
     std::string name() {
@@ -309,7 +309,7 @@ void check_streams_and_sizes(const Program& p) {
 }  // namespace
 
 Reg reg_of(Dtype d) {
-    if (d == Dtype::i32) return Reg::i32;
+    if (d == Dtype::i32 || d == Dtype::i8) return Reg::i32;
     if (d == Dtype::u32 || d == Dtype::u8) return Reg::u32;
     return d == Dtype::boolean ? Reg::boolean : Reg::f32;
 }
@@ -331,7 +331,7 @@ std::string list_text(const Ints& shape) {
 }
 
 std::string TensorType::text() const {
-    constexpr const char* names[] = {"f32", "bf16", "f16", "i32", "u32", "u8", "boolean"};
+    constexpr const char* names[] = {"f32", "bf16", "f16", "i32", "u32", "u8", "boolean", "i8"};
     return names[size_t(dtype)] + list_text(shape);
 }
 

@@ -571,6 +571,7 @@ void by_register(const Job& job) {
     };
     switch (job.r.x_dtype) {
         case Dtype::i32:
+        case Dtype::i8:
             return run(I{});
         case Dtype::u32:
         case Dtype::u8:

@@ -173,6 +173,7 @@ inline I u32_bits_to_i32(U a) { return (I)a; }
 // Storage. H and Q hold W elements of 2 bytes and of 1 byte.
 typedef uint16_t H __attribute__((vector_size(W * 2)));
 typedef uint8_t Q __attribute__((vector_size(W)));
+typedef int8_t S __attribute__((vector_size(W)));
 
 inline U widen_bf16(H h) { return __builtin_convertvector(h, U) << 16; }
 // Exponents move by 112; as a product with a power of two this also normalises subnormals, exactly.
@@ -204,6 +205,8 @@ inline U load_element(const void* p) {
         return widen_f16(load<H>(static_cast<const uint16_t*>(p)));
     else if constexpr (D == Dtype::u8)
         return __builtin_convertvector(load<Q>(static_cast<const uint8_t*>(p)), U);
+    else if constexpr (D == Dtype::i8)
+        return (U)__builtin_convertvector(load<S>(static_cast<const int8_t*>(p)), I);
     else if constexpr (D == Dtype::boolean)
         return (U)(__builtin_convertvector(load<Q>(static_cast<const uint8_t*>(p)), U) != U{});
     else
@@ -217,7 +220,7 @@ inline void store_element(void* p, U v) {
         store(static_cast<uint16_t*>(p), narrow_bf16((F)v));
     else if constexpr (D == Dtype::f16)
         store(static_cast<uint16_t*>(p), narrow_f16((F)v));
-    else if constexpr (D == Dtype::u8)
+    else if constexpr (D == Dtype::u8 || D == Dtype::i8)
         store(static_cast<uint8_t*>(p), __builtin_convertvector(v, Q));
     else if constexpr (D == Dtype::boolean)
         store(static_cast<uint8_t*>(p), __builtin_convertvector(v & splat(1u), Q));
@@ -247,6 +250,8 @@ inline void with_dtype(Dtype d, Body&& body) {
             return body(DtypeConstant<Dtype::u8>{});
         case Dtype::boolean:
             return body(DtypeConstant<Dtype::boolean>{});
+        case Dtype::i8:
+            return body(DtypeConstant<Dtype::i8>{});
     }
 }
 

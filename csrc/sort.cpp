@@ -47,7 +47,7 @@ void sort_row(const SortArgs& s, int64_t r, uint64_t* words) {
     uint32_t* keys = reinterpret_cast<uint32_t*>(words + n);  // where radix_sort moves words to, later
     load_elements(s.dtype, static_cast<const uint8_t*>(s.x) + r * n * dtype_size(s.dtype), 1, n, keys);
     const bool is_float = s.dtype == Dtype::f32 || s.dtype == Dtype::bf16 || s.dtype == Dtype::f16;
-    const uint32_t flip = s.dtype == Dtype::i32 ? 0x80000000u : 0;
+    const uint32_t flip = s.dtype == Dtype::i32 || s.dtype == Dtype::i8 ? 0x80000000u : 0;
     for (int64_t i = 0; i < n; i++)
         words[i] = uint64_t(is_float ? ordered_float(keys[i]) : keys[i] ^ flip) << 32 | uint64_t(i);
     if (n <= SHORT)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gensyn_verify.errors import MalformedError
-from gensyn_verify.program.types import Dtype, TensorType
+from gensyn_verify.program.types import Dtype, Reg, TensorType
 
 Array = npt.NDArray[Any]
 
@@ -21,7 +21,12 @@ CARRIER: dict[Dtype, np.dtype[Any]] = {
     Dtype.u32: np.dtype("<u4"),
     Dtype.u8: np.dtype("u1"),
     Dtype.boolean: np.dtype("?"),
+    Dtype.i8: np.dtype("i1"),
 }
+
+REGISTER: dict[Reg, type[np.generic]] = {
+    Reg.f32: np.float32, Reg.i32: np.int32, Reg.u32: np.uint32, Reg.boolean: np.bool_,
+}  # fmt: skip
 
 
 def check_array(name: str, array: object, wanted: TensorType) -> Array:
@@ -65,9 +70,7 @@ def widen(stored: Array, dtype: Dtype) -> Array:
     if dtype is Dtype.f16:
         with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN like any other
             return stored.astype(np.float32)
-    if dtype is Dtype.u8:
-        return stored.astype(np.uint32)
-    return stored
+    return stored.astype(REGISTER[dtype.reg], copy=False)
 
 
 def narrow(register: Array, dtype: Dtype) -> Array:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from gensyn_verify.backends.arrays import CARRIER, Array, check_arrays, narrow, widen
+from gensyn_verify.backends.arrays import CARRIER, REGISTER, Array, check_arrays, narrow, widen
 from gensyn_verify.errors import BackendError
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Node, Program
@@ -23,7 +23,6 @@ NAN = np.uint32(0x7FC00000).view(np.float32)
 DOT_BLOCK = 128
 SUM_LANES = 64
 SUM_SEGMENT = 2048
-_REGISTER = {Reg.f32: np.float32, Reg.i32: np.int32, Reg.u32: np.uint32, Reg.boolean: np.bool_}
 
 
 # ---- scalar operations ------------------------------------------------------------------------------------------
@@ -119,7 +118,7 @@ def run_scalar_program(scalar: ScalarProgram, inputs: list[Array]) -> list[Array
     values = list(inputs)
     for c in scalar.constants:
         bits = np.full(shape, c.bits, np.uint32)
-        values.append(bits.astype(np.bool_) if c.reg is Reg.boolean else bits.view(_REGISTER[c.reg]))
+        values.append(bits.astype(np.bool_) if c.reg is Reg.boolean else bits.view(REGISTER[c.reg]))
     with np.errstate(all="ignore"):
         for instruction in scalar.code:
             args = [np.asarray(values[v]) for v in instruction.args]
@@ -161,15 +160,24 @@ def matrix_product(a: Array, b: Array) -> Array:
     return total
 
 
+def integer_product(a: Array, b: Array) -> Array:
+    """[m, k] x [k, n] in int32: the exact sums modulo 2^32, whatever the order."""
+    total: Array = np.zeros((a.shape[0], b.shape[1]), np.int32)
+    for k in range(a.shape[1]):
+        total += a[:, k, None] * b[None, k, :]
+    return total
+
+
 def run_dot(op: ops.Dot, a: Array, b: Array, shape: tuple[int, ...]) -> Array:
     if op.transpose_a:
         a = np.swapaxes(a, -1, -2)
     if op.transpose_b:
         b = np.swapaxes(b, -1, -2)
-    out = np.zeros(shape, np.float32)
+    out = np.zeros(shape, a.dtype)
+    product = matrix_product if op.dtype.is_float else integer_product
     with np.errstate(all="ignore"):
         for batch in np.ndindex(*shape[:-2]):
-            out[batch] = matrix_product(a[batch] if a.ndim > 2 else a, b[batch] if b.ndim > 2 else b)
+            out[batch] = product(a[batch] if a.ndim > 2 else a, b[batch] if b.ndim > 2 else b)
     return narrow(out, op.dtype)
 
 
@@ -281,7 +289,7 @@ def run_gather(data: Array, index: Array, dtype: Dtype) -> Array:
 
 def run_scatter_add(op: ops.ScatterAdd, source: Array, index: Array, dtype: Dtype, shape: tuple[int, ...]) -> Array:
     """out[index[i]] = out[index[i]] + source[i] for ascending i, from +0."""
-    register = _REGISTER[dtype.reg]
+    register = REGISTER[dtype.reg]
     out: Array = np.zeros(shape, register)
     rows = widen(source, dtype).reshape(index.size, *shape[1:])
     with np.errstate(all="ignore"):

@@ -79,7 +79,8 @@ class Map(Op):
 class Dot(Op):
     """Batched matrix product [..., m, k] x [..., k, n], either side stored transposed.
 
-    Batch dimensions are equal, or one operand is a plain matrix that serves every batch.
+    Batch dimensions are equal, or one operand is a plain matrix that serves every batch. Elements are floats; or, which
+    is experimental, i8, whose products are summed exactly modulo 2^32 in i32.
     """
 
     kind: ClassVar[str] = "dot"
@@ -91,8 +92,9 @@ class Dot(Op):
     def infer(self, types: Types, scalar_programs: Sequence[ScalarProgram]) -> tuple[TensorType, ...]:
         _arity(types, 2)
         a, b = types
-        if not (a.dtype.is_float and b.dtype.is_float and self.dtype.is_float):
-            raise ProgramError(f"dot takes and gives floats, found {a}, {b} and {self.dtype.name}")
+        dtypes = (a.dtype, b.dtype, self.dtype)
+        if not all(d.is_float for d in dtypes) and dtypes != (Dtype.i8, Dtype.i8, Dtype.i32):
+            raise ProgramError(f"dot multiplies floats into floats, or i8 into i32; found {a}, {b}, {self.dtype.name}")
         if len(a.shape) < 2 or len(b.shape) < 2:
             raise ProgramError(f"dot takes matrices, found {a} and {b}")
         m, k = a.shape[:-3:-1] if self.transpose_a else a.shape[-2:]

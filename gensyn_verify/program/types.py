@@ -35,6 +35,7 @@ class Dtype(Enum):
     u32 = (4, 4, Reg.u32)
     u8 = (5, 1, Reg.u32)
     boolean = (6, 1, Reg.boolean)
+    i8 = (7, 1, Reg.i32)
 
     def __init__(self, code: int, size: int, reg: Reg) -> None:
         self.code = code

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from gensyn_verify.backends import reference
-from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.arrays import REGISTER, Array
 from gensyn_verify.backends.bounds.model import TINY, U
 from gensyn_verify.backends.lift import COMPOSED, ELEMENTARY, lift
 from gensyn_verify.program.scalar import OPERATIONS, ScalarProgram
 from gensyn_verify.program.types import Reg
 
-_REGISTER = {Reg.f32: np.float32, Reg.i32: np.int32, Reg.u32: np.uint32, Reg.boolean: np.bool_}
 LIMIT = 2.0**128 * (1 - 2.0**-25)  # what reaches it rounds to an infinity
 UNDERFLOW = 64 * TINY  # what a product may lose where it is subnormal, or a vendor's other order makes it so
 FUNCTION_ROUNDING = 10.0  # in u: the 4 ulp of the least accurate CUDA function, and 1 ulp of the center
@@ -52,7 +51,7 @@ def analyse(scalar: ScalarProgram, inputs: Sequence[Array]) -> list[Running]:
     values = [_exact(x) for x in inputs]
     for c in program.constants:
         bits = np.full(shape, c.bits, np.uint32)
-        values.append(_exact(bits.astype(np.bool_) if c.reg is Reg.boolean else bits.view(_REGISTER[c.reg])))
+        values.append(_exact(bits.astype(np.bool_) if c.reg is Reg.boolean else bits.view(REGISTER[c.reg])))
     with np.errstate(all="ignore"):
         for instruction in program.code:
             args = [values[a] for a in instruction.args]
