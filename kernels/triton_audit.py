@@ -35,7 +35,7 @@ from gensyn_verify.kernels import (
     triton_scalar,
     triton_sort,
 )
-from gensyn_verify.kernels.triton_findings import findings, source_findings
+from gensyn_verify.kernels.triton_findings import findings, integer_units, source_findings
 from gensyn_verify.kernels.triton_scalar import CARRIERS
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Program, ProgramBuilder
@@ -58,7 +58,7 @@ class Case:
     """A kernel and what it is compiled for: carriers of pointers, types of numbers, constants.
 
     `fma`: the source has tl.fma, a division or a square root. `core`: among those that `make test` compiles. `nvidia`:
-    options of the compiler there.
+    options of the compiler there. `units`: it is there for the sake of matrix units, and has to use them.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Case:
     fma: bool = False
     core: bool = False
     nvidia: Mapping[str, int] = field(default_factory=dict)
+    units: bool = False
 
 
 def _carrier(dtype: str) -> str:
@@ -122,11 +123,11 @@ def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def map_cases() -> Iterator[Case]:
     wide = {reg: Dtype[reg.name] for reg in Reg}
-    narrow = {**wide, Reg.f32: Dtype.bf16, Reg.u32: Dtype.u8}
+    narrow = {**wide, Reg.f32: Dtype.bf16, Reg.u32: Dtype.u8, Reg.i32: Dtype.i8}
     half = {**wide, Reg.f32: Dtype.f16}
     everything = every_operation()
     yield map_case("every operation", everything, (0,), wide, core=True)
-    yield map_case("every operation, strided, bf16 and u8", everything, (0, 7), narrow)
+    yield map_case("every operation, strided, bf16, u8 and i8", everything, (0, 7), narrow)
     yield map_case("every operation, strided, f16", everything, (0, 5, 3), half)
     separate = trace(lambda x, y, z: x * y + z - x * z, Reg.f32, Reg.f32, Reg.f32)
     yield map_case("products and sums", separate, (0,), wide, core=True)
@@ -166,13 +167,15 @@ def dot_cases() -> Iterator[Case]:
             fma=True,
             core=(a, b) == ("f32", "bf16"),
         )
-    pointers = {"a": "i8", "b": "i8", "c": "i32"}
-    tile_constants = {"M": 64, "N": 64, "K": 64}
-    yield Case("dot int8", triton_dot.int8_kernel, pointers, _numbers("m", "n", "k"), tile_constants, core=True)
+    pointers = {"a": _carrier("i8"), "b": _carrier("i8"), "c": "i32"}
+    numbers = _numbers("m", "n", "k", "chains", "a_batch", "a_m", "a_k", "b_batch", "b_k", "b_n")
+    for m, n in ((64, 64), (16, 64)):
+        constants = {"M": m, "N": n, "K": triton_dot.INT8_K, "CHAIN": triton_dot.INT8_CHAIN}
+        yield Case(f"dot i8 {m}x{n}", triton_dot.int8_kernel, pointers, numbers, constants, core=m == n, units=True)
 
 
 def reduce_cases() -> Iterator[Case]:
-    for op, dtype in product(ops.REDUCTIONS, ("f32", "bf16", "f16", "i32", "u32", "u8")):
+    for op, dtype in product(ops.REDUCTIONS, ("f32", "bf16", "f16", "i32", "u32", "u8", "i8")):
         accumulator = "i64" if op.startswith("arg") else "i32"
         reg = Dtype[dtype].reg.name
         out = "i32" if op.startswith("arg") else dtype
@@ -233,7 +236,7 @@ def region_cases() -> Iterator[Case]:
 
 def move_cases() -> Iterator[Case]:
     block = {"BLOCK": 1024}
-    for dtype in ("f32", "bf16", "i32", "u8"):
+    for dtype in ("f32", "bf16", "i32", "u8", "i8"):
         x = {"x": _carrier(dtype), "keys": "i64"}
         keys = {"X": dtype, "LIMIT": 7 if dtype == "i32" else -1, **block}
         yield Case(f"sort key {dtype}", triton_sort.key_kernel, x, _numbers("row", "padded", "total"), keys)
@@ -325,10 +328,11 @@ def audit(targets: list[str], core: bool) -> tuple[int, list[str]]:
             if core and not (case.core and variant == "divisible"):
                 continue
             count += 1
-            found += [
-                f"{case.name}, {target}, {variant}: {f}"
-                for f in findings(compile_case(case, target, variant), case.fma)
-            ]
+            texts = compile_case(case, target, variant)
+            wrong = findings(texts, case.fma)
+            if case.units and not integer_units(texts):
+                wrong.append("no integers in matrix units")
+            found += [f"{case.name}, {target}, {variant}: {f}" for f in wrong]
     return count, found
 
 

@@ -5,12 +5,9 @@ the last; in a block one accumulator starts at +0 and takes acc = fma(a, b, acc)
 block's own length; block sums are added left to right. The total starts at -0, to which adding block 0 is exact.
 A program has a tile of c and walks all of k: tl.dot on floats is another order (matrix units, or a tree).
 
-`int8_kernel`: int8 x int8 -> int32 on matrix units. Sums of integers modulo 2^32 have no order.
+`int8_kernel`: i8 x i8 -> i32 on matrix units. Sums of integers modulo 2^32 have no order, as long as none saturates.
 """
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
 
@@ -18,6 +15,8 @@ from gensyn_verify.kernels.triton_scalar import narrow, widen
 
 BLOCK_K = 128
 UNROLL = 8
+INT8_K = 64  # values of k in one product of matrix units
+INT8_CHAIN = (1 << 16) // INT8_K  # 2^16 products of at most 2^14 each are far from 2^31
 
 
 def leading_blocks(k: int) -> int:
@@ -97,25 +96,32 @@ def dot_kernel(
 
 
 @triton.jit
-def int8_kernel(a, b, c, m, n, k, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
-    """c[m, n] i32 = a[m, k] b[k, n], int8, all contiguous; a program computes M x N of c. Padding adds 0."""
+def int8_kernel(
+    a, b, c, m, n, k, chains, a_batch, a_m, a_k, b_batch, b_k, b_n,
+    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, CHAIN: tl.constexpr,
+):  # fmt: skip
+    """c[s, m, n] i32 = a[s, m, k] b[s, k, n] of i8; programs and strides as in `tile`. Padding adds 0.
+
+    Matrix units may saturate (mma.sync does as Triton writes it): no chain of theirs is longer than CHAIN steps of K.
+    """
     tiles_n = (n + N - 1) // N
-    i = (tl.program_id(0) // tiles_n).to(tl.int64) * M + tl.arange(0, M)
-    j = (tl.program_id(0) % tiles_n).to(tl.int64) * N + tl.arange(0, N)
-    acc = tl.full((M, N), 0, tl.int32)
-    for start in range(0, k, K):
-        t = start + tl.arange(0, K)
-        x = tl.load(a + i[:, None] * k + t[None, :], mask=(i < m)[:, None] & (t < k)[None, :], other=0)
-        y = tl.load(b + t.to(tl.int64)[:, None] * n + j[None, :], mask=(t < k)[:, None] & (j < n)[None, :], other=0)
-        acc = tl.dot(x, y, acc, out_dtype=tl.int32)
-    tl.store(c + i[:, None] * n + j[None, :], acc, mask=(i < m)[:, None] & (j < n)[None, :])
-
-
-def int8_dot(a: Any, b: Any) -> Any:
-    """a @ b of torch tensors int8 [m, k] and [k, n] as int32 [m, n], modulo 2^32. Experimental: no node uses it."""
-    (m, k), n = a.shape, b.shape[1]
-    c = a.new_empty((m, n), dtype=torch.int32)
-    if c.numel():
-        programs = -(-m // 64) * -(-n // 64)
-        int8_kernel[(programs,)](a.contiguous(), b.contiguous(), c, m, n, k, M=64, N=64, K=64)
-    return c
+    tiles = ((m + M - 1) // M) * tiles_n
+    batch = (tl.program_id(0) // tiles).to(tl.int64)
+    tile = tl.program_id(0) % tiles
+    i = (tile // tiles_n).to(tl.int64) * M + tl.arange(0, M)
+    j = (tile % tiles_n).to(tl.int64) * N + tl.arange(0, N)
+    rows = (i < m)[:, None]
+    columns = (j < n)[None, :]
+    pa = a + batch * a_batch + i[:, None] * a_m
+    pb = b + batch * b_batch + j[None, :] * b_n
+    t = tl.arange(0, K).to(tl.int64)
+    total = tl.full((M, N), 0, tl.int32)
+    for chain in range(0, chains):
+        acc = tl.full((M, N), 0, tl.int32)
+        for _ in range(0, tl.where(chain + 1 < chains, CHAIN, (k - 1) // K % CHAIN + 1)):
+            x = tl.load(pa + t[None, :] * a_k, mask=rows & (t < k)[None, :], other=0)
+            y = tl.load(pb + t[:, None] * b_k, mask=(t < k)[:, None] & columns, other=0)
+            acc = tl.dot(x.to(tl.int8, bitcast=True), y.to(tl.int8, bitcast=True), acc, out_dtype=tl.int32)
+            t += K
+        total += acc
+    tl.store(c + batch * m * n + i[:, None] * n + j[None, :], total, mask=rows & columns)

@@ -73,6 +73,12 @@ def ir_findings(text: str) -> Iterator[str]:
             yield f"llir: call that is not known to be exact: {code}"
 
 
+def integer_units(texts: Mapping[str, str]) -> bool:
+    """Whether a compilation multiplies i8 in matrix units."""
+    units = r"mma\S*\.s32\.s8\.s8|tcgen05\.mma\S*kind::i8|v_(mfma|wmma)_i32_\w*i(u)?8"
+    return any(re.search(units, texts.get(kind, "")) for kind in ("ptx", "amdgcn"))
+
+
 def findings(texts: Mapping[str, str], fma: bool) -> list[str]:
     """What in a compilation's texts may compute other bits; `fma`: the kernel has fused operations of its own."""
     found = list(ir_findings(texts["llir"]))

@@ -13,7 +13,9 @@ whoever imported Triton first.
 import triton
 import triton.language as tl
 
-CARRIERS = {"f32": "i32", "bf16": "i16", "f16": "i16", "i32": "i32", "u32": "i32", "u8": "u8", "boolean": "u8"}
+CARRIERS = {
+    "f32": "i32", "bf16": "i16", "f16": "i16", "i32": "i32", "u32": "i32", "u8": "u8", "boolean": "u8", "i8": "u8",
+}  # fmt: skip
 
 
 # ---- bits -------------------------------------------------------------------------------------------------------
@@ -91,6 +93,8 @@ def widen(x, DTYPE: tl.constexpr):
         return x.to(tl.uint32)
     elif DTYPE == "boolean":
         return x != 0
+    elif DTYPE == "i8":
+        return x.to(tl.int8, bitcast=True).to(tl.int32)
     else:
         return x
 
@@ -108,7 +112,7 @@ def narrow(x, DTYPE: tl.constexpr):
         return x.to(tl.int32, bitcast=True)
     elif DTYPE == "i32":
         return x
-    else:  # u8 keeps the low 8 bits; a boolean is 0 or 1
+    else:  # u8 and i8 keep the low 8 bits; a boolean is 0 or 1
         return x.to(tl.uint8)
 
 

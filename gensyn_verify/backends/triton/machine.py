@@ -73,6 +73,13 @@ def check_compiled(compiled: Any, fuses: bool) -> None:
         )
 
 
+def _dot_strides(c: plan.Dot) -> tuple[int, ...]:
+    """Elements between matrices, rows and values of k of a; between matrices, values of k and columns of b."""
+    a = (1, c.m) if c.transpose_a else (c.k, 1)
+    b = (1, c.k) if c.transpose_b else (c.n, 1)
+    return (c.a_batch_stride, *a, c.b_batch_stride, *b)
+
+
 def _above(n: int, most: int) -> int:
     """The power of two that n elements fill, at most `most`."""
     return min(most, 1 << max(n - 1, 0).bit_length())
@@ -258,7 +265,17 @@ class TritonMachine:
         return [Launch(kernel, programs, (*pointers, n, c.shape[0]), {"BLOCK": block}, triton_map.fuses(scalar))]
 
     def _dot(self, c: plan.Dot) -> list[Launch]:
+        if c.a_dtype is Dtype.i8:
+            return self._int8_dot(c)
         return self._product(c, triton_dot.dot_kernel, (plan.View(c.c, c.c_dtype, ()),), C=c.c_dtype.name)
+
+    def _int8_dot(self, c: plan.Dot) -> list[Launch]:
+        M, N = (max(16, _above(size, TILE)) for size in (c.m, c.n))  # matrix units have no smaller ones
+        chains = -(-c.k // (triton_dot.INT8_K * triton_dot.INT8_CHAIN))
+        args = (self._at(c.a, 1), self._at(c.b, 1), self._at(c.c, 4), c.m, c.n, c.k, chains, *_dot_strides(c))
+        constants = {"M": M, "N": N, "K": triton_dot.INT8_K, "CHAIN": triton_dot.INT8_CHAIN}
+        programs = c.batch * -(-c.m // M) * -(-c.n // N)
+        return [Launch(triton_dot.int8_kernel, programs, args, constants)]
 
     def _epilogue(self, c: plan.Epilogue) -> list[Launch]:
         k = triton_epilogue.epilogue_kernel(c, self._plan.program.scalar_programs)
@@ -269,13 +286,11 @@ class TritonMachine:
         """A kernel of a dot; `views` are what it takes besides the operands, `own` its constants and options."""
         M, N = _above(c.m, TILE), _above(c.n, TILE)
         leading = triton_dot.leading_blocks(c.k)
-        a_strides = (1, c.m) if c.transpose_a else (c.k, 1)
-        b_strides = (1, c.k) if c.transpose_b else (c.n, 1)
         args = (
             self._at(c.a, c.a_dtype.size), self._at(c.b, c.b_dtype.size),
             *(self._at(v.offset, v.dtype.size) for v in views),
             c.m, c.n, leading, c.k - leading * triton_dot.BLOCK_K,
-            c.a_batch_stride, *a_strides, c.b_batch_stride, *b_strides,
+            *_dot_strides(c),
         )  # fmt: skip
         constants = {
             "A": c.a_dtype.name, "B": c.b_dtype.name, "M": M, "N": N,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,8 +42,10 @@ pytest.importorskip("triton")
 torch = pytest.importorskip("torch")
 with pytest.MonkeyPatch.context() as interpreter:  # kernels are interpreted or compiled for good when imported
     interpreter.setenv("TRITON_INTERPRET", "1")
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
     from gensyn_verify.backends.triton import make
-    from gensyn_verify.kernels import triton_dot, triton_map, triton_random, triton_reduce, triton_rows
+    from gensyn_verify.kernels import triton_map, triton_random, triton_reduce, triton_rows
 
 TRITON = partial(make, device="cpu")
 F = Dtype.f32
@@ -214,12 +217,36 @@ def test_dot_of_ragged_shapes_dtypes_transposes_and_batches(m, n, k, dtypes, tra
     check(program, random_inputs(program, seed, 0.05), "cpu")
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (16, 33, 64), (40, 16, 257)])
-def test_int8_products_are_exact(m: int, n: int, k: int) -> None:
-    rng = np.random.default_rng(k)
-    a, b = rng.integers(-128, 128, (m, k), np.int8), rng.integers(-128, 128, (k, n), np.int8)
-    found = triton_dot.int8_dot(torch.from_numpy(a), torch.from_numpy(b)).numpy()
-    np.testing.assert_array_equal(found, a.astype(np.int32) @ b.astype(np.int32))
+@settings(SLOW, max_examples=25)
+@given(
+    m=st.integers(0, 70),
+    n=st.integers(0, 70),
+    k=st.integers(0, 20) | st.sampled_from([64, 65, 257]),
+    transpose=st.tuples(st.booleans(), st.booleans()),
+    batch=st.sampled_from([((), ()), ((2,), (2,)), ((3,), ()), ((), (2,)), ((0,), (0,))]),
+    seed=st.integers(0, 99),
+)
+def test_dot_of_i8_is_exact(m, n, k, transpose, batch, seed) -> None:  # type: ignore[no-untyped-def]
+    program = dot_program(m, n, k, (Dtype.i8, Dtype.i8, Dtype.i32), transpose, batch)
+    check(program, random_inputs(program, seed), "cpu")
+
+
+def test_sums_of_i8_products_wrap() -> None:
+    """The sum of 2^17 times (-128)^2 is 2^31, which i32 does not have."""
+    program = dot_program(1, 1, 1 << 17, (Dtype.i8, Dtype.i8, Dtype.i32))
+    x = {name: np.full(t.shape, -128, np.int8) for name, t in program.inputs_of("batch").items()}
+    check(program, x, "cpu")
+
+
+def test_sums_of_i8_products_wrap_where_matrix_units_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's product of matrices, as mma.sync does it with satfinite."""
+
+    def saturated(self: object, a: Any, b: Any, c: Any, *_: object) -> Any:
+        exact = np.matmul(a.data, b.data, dtype=np.int64) + c.data
+        return TensorHandle(np.clip(exact, -(1 << 31), (1 << 31) - 1).astype(np.int32), c.dtype.scalar)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", saturated)
+    test_sums_of_i8_products_wrap()
 
 
 # ---- reduce ----
