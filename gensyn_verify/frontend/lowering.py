@@ -64,6 +64,7 @@ SUBJECTS: dict[str, dict[str, Rule]] = {
     "Matrix products": {
         "aten.mm": linear.mm,
         "aten.bmm": linear.mm,
+        "aten._int_mm": linear.mm,
         "aten.addmm": linear.addmm,
         "aten.baddbmm": linear.addmm,
         "aten.addbmm": linear.addbmm,

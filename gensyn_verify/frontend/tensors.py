@@ -21,6 +21,7 @@ STORED_AS: dict[torch.dtype, Dtype] = {
     torch.int64: Dtype.i32,  # values are checked where they enter; arithmetic wraps at 2^31
     torch.int32: Dtype.i32,
     torch.uint8: Dtype.u8,
+    torch.int8: Dtype.i8,
     torch.bool: Dtype.boolean,
 }
 TORCH_DTYPE = {STORED_AS[t]: t for t in (torch.float32, torch.bfloat16, torch.float16)}

@@ -65,6 +65,10 @@ def _integers(high: int, *shapes: Shape) -> Callable[[torch.Generator], list[Ten
     return lambda g: [torch.randint(0, high, s, generator=g) for s in shapes]
 
 
+def _int8(g: torch.Generator, *shape: int) -> Tensor:
+    return torch.randint(-128, 128, shape, generator=g, dtype=torch.int8)
+
+
 def _bits(*shape: int) -> Callable[[torch.Generator], list[Tensor]]:
     return lambda g: [torch.rand(shape, generator=g) < 0.5]
 
@@ -105,6 +109,11 @@ def _shifted_diagonal(x: Tensor) -> Tensor:
 
 CASES: dict[str, Case] = {
     # ---- matrix products
+    "int8 products": Case(
+        lambda x, a, b: (torch._int_mm(a, b) * x, torch._int_mm(a, a.t()), a @ b, torch.stack([a, a]) @ b),
+        ((7, 5),),
+        extra=lambda g: [_int8(g, 7, 300), _int8(g, 300, 5)],
+    ),
     "mm": SumCase(lambda a, b: a @ b, ((7, 300), (300, 5))),
     "mm of transposes": SumCase(lambda a, b: a.t() @ b.t(), ((300, 7), (5, 300))),
     "mm over a long axis": SumCase(lambda a, b: a @ b, ((9, 3000), (3000, 8))),
@@ -508,6 +517,18 @@ CASES: dict[str, Case] = {
     ),
     "bytes": Case(lambda x, u: (u.float() / 255 * x, u + u), ((4, 5),), extra=lambda g: [
         torch.randint(0, 256, (4, 5), generator=g, dtype=torch.uint8)]),
+    "int8": Case(
+        lambda x, i, j: (
+            (16 * x).to(torch.int8), x.to(torch.int8), i.float() * x, i + j, i - 3, i * j, -i, i.abs(), i // 3, i % 7,
+            i & j, i ^ j, ~i, i.clamp(-5, 100), torch.maximum(i, j), torch.where(x > 0, i, j), i.long(), i.byte(),
+            i.bool(), i < j, i.amax(0), i.argmin(1), i.sum(1), i.cumsum(0), i.sort(1).values, i.t().reshape(2, 10),
+            torch.cat([i, j]), F.pad(i, (1, 2), value=-7), i[:, [4, 0]], torch.full_like(i, -100),
+            torch.zeros(5, dtype=torch.int8).index_add(0, torch.tensor([1, 1, 4, 0]), j[:, 2]),
+            i.scatter_add(1, i.long().abs() % 5, j),
+        ),
+        ((4, 5),),
+        extra=lambda g: [_int8(g, 4, 5), _int8(g, 4, 5)],
+    ),
     "factories": Case(
         lambda x: x * torch.arange(5) + torch.full_like(x, 0.3) + x.new_ones(5) + torch.tensor([0.1]) * torch.zeros(5)
         + torch.eye(5)[:4] + torch.linspace(0, 1, 5) + x.new_full((1,), 2.0) + torch.zeros_like(x).fill_(4.0),

@@ -237,7 +237,6 @@ _refused(
     "ones_like rand_like randint randint_like randn_like renorm softmax_with_dtype to zeros_like",
     "torch.float64 has no place in a program",
 )
-_refused(DTYPES, "char", "torch.int8 has no place in a program")
 _refused(DTYPES, "short", "torch.int16 has no place in a program")
 _refused(SPARSE, "sparse_mm_reduce sparse_sampled_addmm", "can't convert SparseCsr layout tensor to numpy")
 _refused(SPARSE, "to_sparse", "aten._to_sparse")

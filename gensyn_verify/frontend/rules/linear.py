@@ -11,8 +11,9 @@ Ints = Sequence[int]
 
 
 def mm(c: Context, a: Operand, b: Operand) -> Value:
-    """Product of matrices or of stacks of matrices."""
-    return c.dot(c.value(a), c.value(b), c.type.dtype)
+    """Product of matrices or of stacks of matrices; of int8 it is exact in int32, then what the result's type keeps."""
+    x, y = c.value(a), c.value(b)
+    return c.cast(c.dot(x, y, Dtype.i32 if x.dtype is Dtype.i8 else c.type.dtype), c.type.dtype)
 
 
 def addmm(c: Context, x: Operand, a: Operand, b: Operand, beta: Number = 1, alpha: Number = 1) -> Value:
