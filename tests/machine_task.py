@@ -50,6 +50,7 @@ STATE = {
     "trend": TensorType(F32, (CLASSES,)),
     "seed": TensorType(Dtype.u32, (2,)),
     "step": TensorType(Dtype.u32, ()),
+    "weight8": TensorType(Dtype.i8, (FEATURES, CLASSES)),
 }
 
 
@@ -97,6 +98,11 @@ def program() -> Program:
     features = normalised(g, joined, s["gain"])
     keep = g.map(lambda w: (w >> 8).to(Reg.f32) < 0.9 * 2**24, g.random(s["seed"], s["step"], (BATCH, FEATURES)))
     features = g.map(lambda k, a: k.builder.select(k, a / 0.9, 0.0), keep, features)
+
+    # the same layer in 8 bits, whose weights are kept
+    rounded = g.map(lambda a: (a * 16.0).max(-127.0).min(127.0).to(Reg.i32), features, dtype=Dtype.i8)
+    weight8 = g.map(lambda w: (w * 127.0).max(-127.0).min(127.0).to(Reg.i32), s["weight"], dtype=Dtype.i8)
+    logits8 = g.dot(rounded, weight8, dtype=Dtype.i32)
 
     # softmax and its gradient
     logits = g.dot(features, s["weight"])
@@ -147,11 +153,14 @@ def program() -> Program:
         "seed": s["seed"],
         "step": g.map(lambda n: n + 1, s["step"]),
         "numbers": numbers,
+        "weight8": g.map(lambda old, new: new + (old >> 6), s["weight8"], weight8, dtype=Dtype.i8),
     }
     for name, value in next_state.items():
         g.output("state", name, value)
     right = g.map(lambda a, b: a.equals(b).to(Reg.u32), g.reduce("argmax", logits, [1]), label)
     g.output("metric", "loss", g.reduce("sum", losses, [0, 1]))
+    right8 = g.map(lambda a, b: a.equals(b).to(Reg.u32), g.reduce("argmax", logits8, [1]), label)
+    g.output("metric", "right8", g.reduce("sum", right8, [0]))
     g.output("metric", "right", g.reduce("sum", right, [0]))
     return g.build()
 
@@ -174,6 +183,7 @@ def initial_state() -> dict[str, Array]:
         "seed": np.array([11, 13], np.uint32),
         "step": np.array(0, np.uint32),
         "numbers": np.arange(CLASSES, dtype=np.int32),
+        "weight8": np.arange(FEATURES * CLASSES).reshape(FEATURES, CLASSES).astype(np.int8),
     }
 
 

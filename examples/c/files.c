@@ -97,7 +97,7 @@ static void tensor_name(char* name, size_t size, const gv_tensor* t, const uint8
 }
 
 static size_t tensor_header(char* header, const gv_tensor* t) {
-    static const char* const dtypes[] = {"F32", "BF16", "F16", "I32", "U32", "U8", "BOOL"};
+    static const char* const dtypes[] = {"F32", "BF16", "F16", "I32", "U32", "U8", "BOOL", "I8"};
     char* text = header + 8;
     size_t n = (size_t)snprintf(text, HEADER_BYTES - 8, "{\"tensor\":{\"dtype\":\"%s\",\"shape\":[", dtypes[t->dtype]);
     for (int i = 0; i < t->rank; i++)

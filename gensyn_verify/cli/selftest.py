@@ -40,6 +40,7 @@ INPUTS = {
     "index": TensorType(Dtype.i32, (64,)),
     "seed": TensorType(Dtype.u32, (2,)),
     "step": TensorType(Dtype.u32, ()),
+    "i8": TensorType(Dtype.i8, (33, 40)),
 }
 NEAR_ONE = ("a", "b", "long")
 
@@ -61,6 +62,7 @@ def build() -> Program:
         "dot": g.dot(x["a"], x["b"]),
         "dot_transposed": g.dot(x["b"], g.slice(x["a"], (0, 0, 0), (1, 9, 1300)), transpose_a=True, transpose_b=True),
         "dot_narrow": g.dot(x["bf16"], x["f16"], transpose_b=True),
+        "dot_i8": g.dot(x["i8"], x["i8"], transpose_b=True, dtype=Dtype.i32),
         "sum": g.reduce("sum", x["long"], (1,)),
         "random": g.random(x["seed"], x["step"], (1001,)),
         "sort": g.sort(x["any"]),
@@ -70,6 +72,7 @@ def build() -> Program:
         "arithmetic": g.map(_arithmetic, x["any"], g.slice(x["any"], (4098,), (4099,), (-1,))),
         "integers": g.map(_integers, x["i32"], x["i32"]),
         "mixed": g.map(_mixed, x["u32"], x["u8"], x["boolean"]),
+        "narrow": g.map(lambda a, b: a * b, x["i32"], x["i8"], dtype=Dtype.i8),
         "to_f16": g.map(lambda v: v, x["any"], dtype=Dtype.f16),
         "to_bf16": g.map(lambda v: v, x["any"], dtype=Dtype.bf16),
         **_extremes(g, x),
@@ -101,7 +104,7 @@ def _running(y: Scalar, x: Scalar) -> Scalar:
 
 def _extremes(g: ProgramBuilder, x: dict[str, Value]) -> dict[str, Value]:
     names = ("max", "min", "argmax", "argmin")
-    return {f"{n}_{t}": g.reduce(n, x[t], (0,)) for n in names for t in ("f16", "bf16", "i32", "u32")}
+    return {f"{n}_{t}": g.reduce(n, x[t], (0,)) for n in names for t in ("f16", "bf16", "i32", "u32", "i8")}
 
 
 def _layouts(g: ProgramBuilder, x: Value) -> dict[str, Value]:

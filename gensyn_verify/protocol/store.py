@@ -28,7 +28,7 @@ FOLDER = "tensors"
 MAPPED = 1 << 28  # bytes from which a tensor that asks for it stays on the disk
 _SAFETENSORS = {
     Dtype.f32: "F32", Dtype.bf16: "BF16", Dtype.f16: "F16", Dtype.i32: "I32", Dtype.u32: "U32", Dtype.u8: "U8",
-    Dtype.boolean: "BOOL",
+    Dtype.boolean: "BOOL", Dtype.i8: "I8",
 }  # fmt: skip
 
 

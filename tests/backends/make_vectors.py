@@ -298,6 +298,13 @@ def read_scalar_program(p: Json) -> ScalarProgram:
 STORES = {Dtype.f32: exact.F32, Dtype.bf16: exact.BF16, Dtype.f16: exact.F16}
 
 
+def register_bits(bits: int, dtype: Dtype) -> int:
+    """The 32 bits of the register that holds a stored element."""
+    if dtype in (Dtype.bf16, Dtype.f16):
+        return exact.widen(bits, STORES[dtype])
+    return (bits ^ 0x80) - 0x80 & exact.MASK if dtype is Dtype.i8 else bits
+
+
 def identity(reg: Reg) -> ScalarProgram:
     return ScalarProgram((reg,), (), (), (0,))
 
@@ -335,6 +342,12 @@ def storage_vectors(rng: random.Random) -> Iterator[Json]:
     loaded = agree("load", convert(Dtype.u8, Dtype.u32, [0, 1, 127, 128, 255]), [0, 1, 127, 128, 255])
     rows = zip(["00", "01", "7f", "80", "ff"], hexadecimal(loaded, Dtype.u32), strict=True)
     yield {"load": "u8", "store": "u32", "cases": [list(r) for r in rows]}
+    saved = agree("store", convert(Dtype.i32, Dtype.i8, words), [w & 0xFF for w in words])
+    rows = zip(hexadecimal(words, Dtype.i32), hexadecimal(saved, Dtype.i8), strict=True)
+    yield {"load": "i32", "store": "i8", "cases": [list(r) for r in rows]}
+    loaded = agree("load", convert(Dtype.i8, Dtype.i32, [0, 1, 127, 128, 255]), [0, 1, 127, 0xFFFFFF80, 0xFFFFFFFF])
+    rows = zip(["00", "01", "7f", "80", "ff"], hexadecimal(loaded, Dtype.i32), strict=True)
+    yield {"load": "i8", "store": "i32", "cases": [list(r) for r in rows]}
 
 
 def scalar_ops() -> Json:
@@ -363,11 +376,12 @@ def read_dot(case: Json) -> tuple[ops.Dot, list[Array], list[Dtype]]:
 
 
 def registers(x: Array, dtype: Dtype) -> Array:
-    """f32 bits of stored floats."""
-    bits = to_bits(x)
-    f = STORES[dtype]
-    wide = bits if dtype is Dtype.f32 else [exact.widen(b, f) for b in bits]
-    return np.array(wide, np.uint32).reshape(x.shape)
+    """The registers of stored elements, as bits."""
+    return np.array([register_bits(b, dtype) for b in to_bits(x)], np.uint32).reshape(x.shape)
+
+
+def product_and_sum(row: list[int], column: list[int]) -> int:
+    return sum(exact.signed(x) * exact.signed(y) for x, y in zip(row, column, strict=True)) & exact.MASK
 
 
 def exact_dot(case: Json, blocks: Callable[[int], list[int]] = exact.dot_blocks) -> list[int]:
@@ -380,8 +394,11 @@ def exact_dot(case: Json, blocks: Callable[[int], list[int]] = exact.dot_blocks)
         rows, columns = (x[batch] if x.ndim > 2 else x), (y[batch] if y.ndim > 2 else y)
         for row in rows:
             for column in columns:
-                sums = exact.dot([int(v) for v in row], [int(v) for v in column], blocks(len(row)))
-                out.append(exact.narrow(sums, STORES[op.dtype]))
+                values = [int(v) for v in row], [int(v) for v in column]
+                if op.dtype is Dtype.i32:
+                    out.append(product_and_sum(*values))
+                else:
+                    out.append(exact.narrow(exact.dot(*values, blocks(len(row))), STORES[op.dtype]))
     return out
 
 
@@ -402,7 +419,7 @@ def dot_case(why: str, a: Json, b: Json, dtype: str = "f32", ta: bool = False, t
     case["result"] = tensor(op.dtype, y.shape, right)
     wrong = {}
     k = arrays[0].shape[-2 if ta else -1]
-    if k > 128:
+    if k > 128 and op.dtype.is_float:
         for name, blocks in WRONG_BLOCKS.items():
             found = exact_dot(case, blocks)
             if found != right:
@@ -455,6 +472,12 @@ def dot() -> Json:
         dot_case("both transposed, two batches", pattern(7, 2, 4, 3), pattern(8, 2, 2, 4), ta=True, tb=True),
         dot_case("one matrix for every batch", pattern(9, 3, 4), pattern(10, 2, 4, 2)),
         dot_case("the same on the right", pattern(11, 2, 3, 4), pattern(12, 4, 2)),
+        dot_case("i8 into i32", pattern(13, 3, 200, dtype="i8"), pattern(14, 200, 2, dtype="i8"), "i32"),
+        dot_case("i8, both transposed, two batches", pattern(15, 2, 5, 3, dtype="i8"), pattern(16, 2, 2, 5, dtype="i8"),
+                 "i32", ta=True, tb=True),
+        dot_case("i8 by itself at its extremes", tensor(Dtype.i8, (2, 2), [0x80, 0x80, 0x7F, 0x80]),
+                 tensor(Dtype.i8, (2, 2), [0x80, 0x7F, 0x80, 0x80]), "i32"),
+        dot_case("k = 0 of i8", tensor(Dtype.i8, (1, 0), []), tensor(Dtype.i8, (0, 1), []), "i32"),
         dot_case("no rows", tensor(Dtype.f32, (0, 2), []), column(ONE, ONE)),
     ]  # fmt: skip
     return {
@@ -471,6 +494,8 @@ def dot() -> Json:
             {"why": "batches differ", "a": shaped("f32", 2, 2, 3), "b": shaped("f32", 3, 3, 2)},
             {"why": "no matrix", "a": shaped("f32", 3), "b": shaped("f32", 3, 2)},
             {"why": "integers", "a": shaped("i32", 2, 3), "b": shaped("f32", 3, 2)},
+            {"why": "i8 into a float", "a": shaped("i8", 2, 3), "b": shaped("i8", 3, 2)},
+            {"why": "i8 times a float", "a": shaped("i8", 2, 3), "b": shaped("f32", 3, 2)},
         ],
     }  # fmt: skip
 
@@ -512,8 +537,7 @@ def exact_position(values: list[int], dtype: Dtype, largest: bool) -> int:
 def exact_reduce(op: ops.Reduce, x: Array, dtype: Dtype) -> list[int]:
     name, out = ops.REDUCTIONS[op.op], []
     for values in rows_of(x, op.axes):
-        if dtype in (Dtype.bf16, Dtype.f16):
-            values = [exact.widen(v, STORES[dtype]) for v in values]  # noqa: PLW2901
+        values = [register_bits(v, dtype) for v in values]  # noqa: PLW2901
         reg = dtype.reg.name
         if name == "sum":
             if dtype.is_float:
@@ -524,7 +548,7 @@ def exact_reduce(op: ops.Reduce, x: Array, dtype: Dtype) -> list[int]:
             total = values[0]
             for v in values[1:]:
                 total = exact.OPERATIONS[f"{name}.{reg}"](total, v)
-            out.append(exact.narrow(total, STORES[dtype]) if dtype.is_float else total)
+            out.append(exact.narrow(total, STORES[dtype]) if dtype.is_float else total % (1 << 8 * dtype.size))
         else:
             out.append(exact_position(values, dtype, name == "argmax"))
     return out
@@ -598,6 +622,8 @@ def reduce() -> Json:
         reduce_case("i32 wraps", "sum", vector(0x7FFFFFFF, 1, dtype=Dtype.i32), (0,), "i32"),
         reduce_case("u8 is summed in u32", "sum", pattern(2, 70, dtype="u8"), (0,), "u32"),
         reduce_case("and keeps its low 8 bits as u8", "sum", pattern(2, 70, dtype="u8"), (0,), "u8"),
+        reduce_case("i8 is summed in i32", "sum", pattern(2, 70, dtype="i8"), (0,), "i32"),
+        reduce_case("and keeps its low 8 bits as i8", "sum", pattern(2, 70, dtype="i8"), (0,), "i8"),
         reduce_case("last axis", "sum", pattern(3, 3, 67), (1,)),
         reduce_case("first axis", "sum", pattern(3, 67, 3), (0,)),
         reduce_case("values in row-major order of the reduced axes", "sum", pattern(4, 5, 3, 7, 4), (0, 2)),
@@ -619,6 +645,7 @@ def reduce() -> Json:
             reduce_case("unsigned", name, vector(1, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFF, dtype=Dtype.u32), (0,),
                         "i32" if name.startswith("arg") else "u32"),
             reduce_case("u8", name, pattern(6, 70, dtype="u8"), (0,), "i32" if name.startswith("arg") else "u8"),
+            reduce_case("i8", name, pattern(6, 70, dtype="i8"), (0,), "i32" if name.startswith("arg") else "i8"),
             reduce_case("bf16", name, pattern(7, 70, dtype="bf16"), (0,), "i32" if name.startswith("arg") else "bf16"),
         ]  # fmt: skip
     return {
@@ -854,9 +881,8 @@ def scatter_case(why: str, source: Json, index: Json, rows: int, dtype: str, wro
         sums, bits, targets = [0] * (rows * width), to_bits(x), to_bits(i)
         for n in order:
             for j in range(width) if targets[n] < rows else ():
-                v, at = bits[n * width + j], targets[n] * width + j
+                v, at = register_bits(bits[n * width + j], came), targets[n] * width + j
                 if came.is_float:
-                    v = v if came is Dtype.f32 else exact.widen(v, STORES[came])
                     sums[at] = exact.add(sums[at], v)
                 else:
                     sums[at] = (sums[at] + v) & exact.MASK
@@ -896,6 +922,7 @@ def gather_scatter() -> Json:
             gather_case("outside: canonical bf16 NaN", pattern(1, 3, dtype="bf16"), ints(0, 3)),
             gather_case("outside: canonical f16 NaN", pattern(1, 3, dtype="f16"), ints(0, -3)),
             gather_case("outside: integers give 0", pattern(1, 3, dtype="u8"), ints(0, 3, 2, shape=(3, 1))),
+            gather_case("outside: i8 gives 0", pattern(1, 3, dtype="i8"), ints(0, 3, 2, shape=(3, 1))),
             gather_case("outside: booleans give 0", tensor(Dtype.boolean, (2,), (1, 1)), ints(1, 2)),
             gather_case("a scalar index", pattern(2, 3, 2), ints(1, shape=())),
             gather_case("from no rows", tensor(Dtype.i32, (0, 2), []), ints(0)),
@@ -912,6 +939,7 @@ def gather_scatter() -> Json:
             scatter_case("f16", pattern(6, 9, dtype="f16"), ints(*[0, 1, 1] * 3), 2, "f16"),
             scatter_case("i32 wraps", vector(0x7FFFFFFF, 1, dtype=Dtype.i32), ints(0, 0), 1, "i32"),
             scatter_case("u8 keeps its low bits", vector(200, 100, dtype=Dtype.u8), ints(0, 0), 1, "u8"),
+            scatter_case("i8 into i32", vector(200, 100, dtype=Dtype.i8), ints(0, 0), 1, "i32"),
             scatter_case("index of two axes", pattern(7, 2, 3, 2), ints(0, 1, 0, 1, 1, 5, shape=(2, 3)), 2, "f32"),
             scatter_case("no contributions", tensor(Dtype.f32, (0, 2), []), tensor(Dtype.i32, (0,), []), 2, "f32"),
         ],
@@ -931,9 +959,9 @@ def exact_order(bits: list[int], dtype: Dtype) -> list[int]:
     """Positions by a stable sort on (is NaN, value)."""
 
     def key(i: int) -> tuple[bool, float]:
+        wide = register_bits(bits[i], dtype)
         if not dtype.is_float:
-            return False, bits[i] - (bits[i] >> 31 << 32 if dtype is Dtype.i32 else 0)
-        wide = bits[i] if dtype is Dtype.f32 else exact.widen(bits[i], STORES[dtype])
+            return False, exact.signed(wide) if dtype.reg is Reg.i32 else wide
         value = float(np.uint32(wide).view(np.float32))
         return (True, 0.0) if np.isnan(value) else (False, value)
 
@@ -981,10 +1009,9 @@ def scan_case(why: str, program: ScalarProgram, inputs: list[Json], shape: Seque
     for e in range(count * op.shape[0]):
         before = [w[e] for w in wide[:c]] if e < count else [f[e - count] for f in found]
         stored_inputs = [*before, *(w[e] for w in wide[c:])]
-        registers_in = [b if k in (Dtype.f32, Dtype.i32, Dtype.u32, Dtype.u8, Dtype.boolean)
-                        else exact.widen(b, STORES[k]) for b, k in zip(stored_inputs, kinds, strict=True)]  # fmt: skip
+        registers_in = [register_bits(b, k) for b, k in zip(stored_inputs, kinds, strict=True)]
         for f, y, d in zip(found, exact_scalars(scalar, registers_in), op.dtypes, strict=True):
-            f.append(exact.narrow(y, STORES[d]) if d.is_float else y)
+            f.append(exact.narrow(y, STORES[d]) if d.is_float else y % (1 << 8 * d.size))
     case["results"] = [
         tensor(d, op.shape, agree(why, to_bits(y), f)) for d, y, f in zip(op.dtypes, outs, found, strict=True)
     ]
@@ -997,6 +1024,8 @@ def sort_scan() -> Json:
     sums = add.build(y + x)
     y, n, x, k = blend.input(), blend.input(Reg.i32), blend.input(), blend.input(Reg.i32)
     both = blend.build(blend.fma(y, 0.5, x), n * 3 + k)
+    count = ScalarBuilder()
+    counts = count.build(count.input(Reg.i32) * 3 + count.input(Reg.i32))
     zero, one = tensor(Dtype.f32, (), (0,)), tensor(Dtype.bf16, (1,), (0x3F80,))
     return {
         "_comment": [
@@ -1017,6 +1046,7 @@ def sort_scan() -> Json:
             sort_case("i32 with sign", vector(1, 0xFFFFFFFF, 0x80000000, 0x7FFFFFFF, 0, dtype=Dtype.i32)),
             sort_case("u32 without", vector(1, 0xFFFFFFFF, 0x80000000, 0x7FFFFFFF, 0, dtype=Dtype.u32)),
             sort_case("u8", vector(200, 7, 100, 7, dtype=Dtype.u8)),
+            sort_case("i8", vector(200, 7, 100, 7, dtype=Dtype.i8)),
             sort_case("one", vector(ONE)),
             sort_case("empty rows", tensor(Dtype.f32, (2, 0), [])),
         ],
@@ -1028,6 +1058,8 @@ def sort_scan() -> Json:
                       (9, 1), "bf16"),
             scan_case("two carried values, broadcast inputs", both,
                       [zero, ints(1, -1, 7), pattern(3, 4, 1), pattern(4, 3, dtype="i32")], (4, 3), "f32", "i32"),
+            scan_case("a carried i8 wraps at every step", counts,
+                      [vector(100, dtype=Dtype.i8), pattern(5, 9, 1, dtype="i8")], (9, 1), "i8"),
             scan_case("NaN stays", sums, [zero, vector(ONE, 0xFFC12345, ONE)], (3,), "f32"),
             scan_case("no steps", sums, [zero, tensor(Dtype.f32, (0, 2), [])], (0, 2), "f32"),
         ],

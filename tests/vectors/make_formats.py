@@ -435,7 +435,7 @@ def program_corruptions() -> Iterator[Json]:
     yield case("inputs out of order", "ProgramError", "not sorted", (data.index(b"\1y\0\2") + 1, b"a"))
     yield case("an operation code that does not exist", "ProgramError", "op code 255", (nodes[0], b"\xff"))
     yield case("a flag that is neither 0 nor 1", "ProgramError", "a flag is 0 or 1", (nodes[0] + 1, b"\2"))
-    yield case("a dtype that does not exist", "ProgramError", "dtype code 7", (nodes[0] + 3, b"\7"))
+    yield case("a dtype that does not exist", "ProgramError", "dtype code 8", (nodes[0] + 3, b"\x08"))
     yield case("a node that reads its own output", "ProgramError", "only 0 to 3 exist", (node_inputs, b"\0\0\0\4"))
     yield case("a node that reads a later one", "ProgramError", "only 0 to 3 exist", (node_inputs + 4, b"\0\0\0\5"))
     yield case(

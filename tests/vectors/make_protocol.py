@@ -270,6 +270,7 @@ def _bundles(folder: Path) -> Json:
             tensor_case(Dtype.i32, (), bytes.fromhex("feffffff")),
             tensor_case(Dtype.u32, (0, 4), b""),
             tensor_case(Dtype.u8, (5,), bytes(range(5))),
+            tensor_case(Dtype.i8, (3,), bytes([0x80, 0xFF, 0x7F])),
             tensor_case(Dtype.boolean, (2, 2), bytes([1, 0, 0, 1])),
         ],
         "task": {

@@ -38,7 +38,7 @@ def node_bounds(
     if isinstance(op, ops.Map):
         assert scalar is not None
         found = _map(op, scalar, inputs, dtypes)
-    elif isinstance(op, ops.Dot):
+    elif isinstance(op, ops.Dot) and op.dtype.is_float:
         found = [_dot(op, inputs, dtypes, model)]
     elif isinstance(op, ops.Reduce) and ops.REDUCTIONS[op.op] == "sum" and op.dtype.is_float:
         found = [_sum(op, inputs[0], dtypes[0], model)]

@@ -123,7 +123,7 @@ def _single(
     op: ops.Op, dtypes: Sequence[Dtype], shape: tuple[int, ...], operand: Rounding
 ) -> Callable[[Sequence[Tensor]], Tensor]:
     if isinstance(op, ops.Dot):
-        return _dot(op, dtypes, operand)
+        return _dot(op, dtypes, operand) if op.dtype.is_float else _integer_dot(op)
     if isinstance(op, ops.Reduce):
         return lambda x: kernels.run_reduce(op, x[0], dtypes[0])
     if isinstance(op, ops.Gather):
@@ -144,5 +144,20 @@ def _dot(op: ops.Dot, dtypes: Sequence[Dtype], operand: Rounding) -> Callable[[S
         a, b = (operand(widen(x, d)) for x, d in zip(inputs, dtypes, strict=True))
         product = torch.matmul(a.mT if op.transpose_a else a, b.mT if op.transpose_b else b)
         return narrow(product, op.dtype)
+
+    return run
+
+
+def _integer_dot(op: ops.Dot) -> Callable[[Sequence[Tensor]], Tensor]:
+    """Products of i8: exact. Devices multiply integers in some shapes at most, but binary64 holds every sum."""
+
+    def run(inputs: Sequence[Tensor]) -> Tensor:
+        a, b = inputs
+        a, b = (a.mT if op.transpose_a else a), (b.mT if op.transpose_b else b)
+        if a.device.type == "cuda":
+            return torch.matmul(a.double(), b.double()).long().to(torch.int32)
+        x, y = a.cpu(), b.cpu()
+        product = torch._int_mm(x, y) if x.dim() == y.dim() == 2 else torch.matmul(x.int(), y.int())
+        return product.to(a.device)
 
     return run

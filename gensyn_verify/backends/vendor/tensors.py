@@ -17,6 +17,7 @@ STORAGE: dict[Dtype, torch.dtype] = {
     Dtype.u32: torch.int32,
     Dtype.u8: torch.uint8,
     Dtype.boolean: torch.bool,
+    Dtype.i8: torch.int8,
 }
 REGISTER: dict[Reg, torch.dtype] = {
     Reg.f32: torch.float32,
@@ -59,5 +60,5 @@ def widen(x: Tensor, dtype: Dtype) -> Tensor:
 
 
 def narrow(x: Tensor, dtype: Dtype) -> Tensor:
-    """The stored elements of registers: floats round to nearest even, u8 keeps the low byte."""
+    """The stored elements of registers: floats round to nearest even, u8 and i8 keep the low byte."""
     return x.to(STORAGE[dtype])
