@@ -119,6 +119,45 @@ def test_sizes_beyond_one_cache_block(
     check_against_reference(program, random_inputs(program, 1), threads=(1, 2))
 
 
+I8_3 = (Dtype.i8, Dtype.i8, Dtype.i32)
+
+
+@given(
+    m=st.integers(0, 40),
+    n=st.integers(0, 60),
+    k=st.integers(0, 40) | st.sampled_from([511, 512, 513, 1023, 1024, 1025]),
+    transpose=transposes,
+    batch=batches(),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=60, deadline=None)
+def test_i8_of_ragged_shapes_transposes_and_batches(
+    m: int,
+    n: int,
+    k: int,
+    transpose: tuple[bool, bool],
+    batch: tuple[tuple[int, ...], tuple[int, ...]],
+    seed: int,
+) -> None:
+    program = dot_program(m, n, k, I8_3, transpose, batch)
+    check_against_reference(program, random_inputs(program, seed, 0.2))
+
+
+@pytest.mark.parametrize("transpose", [(False, False), (True, True)])
+@pytest.mark.parametrize(("m", "n", "k"), [(300, 2000, 40), (7, 800, 2600), (2500, 1, 300), (1, 1, 1 << 18)])
+def test_i8_beyond_one_cache_block(m: int, n: int, k: int, transpose: tuple[bool, bool]) -> None:
+    program = dot_program(m, n, k, I8_3, transpose)
+    check_against_reference(program, random_inputs(program, 1, 0.2), threads=(1, 3))
+
+
+@pytest.mark.parametrize(("a", "b"), [*product((-128, -127, 127), repeat=2)])
+def test_i8_at_its_ends_is_exact_and_wraps(a: int, b: int) -> None:
+    for k in (1, 4, 1025, 1 << 17, (1 << 18) + 3):
+        inputs = {"a": np.full((1, k), a, np.int8), "b": np.full((k, 1), b, np.int8)}
+        found = backends.evaluate(dot_program(1, 1, k, I8_3), inputs, "cpu")["c"]
+        assert int(found[0, 0]) & 0xFFFFFFFF == k * a * b & 0xFFFFFFFF
+
+
 @pytest.mark.parametrize("dtypes", [*product(FLOATS, repeat=2)])
 @pytest.mark.parametrize("k", [1, 2])
 def test_every_pair_of_special_values(dtypes: tuple[Dtype, Dtype], k: int) -> None:

@@ -26,7 +26,8 @@ using Bytes = std::vector<uint8_t>;
 using Ints = std::vector<int64_t>;
 
 constexpr uint32_t NAN_BITS = 0x7FC00000;
-constexpr Dtype DTYPES[] = {Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i32, Dtype::u32, Dtype::u8, Dtype::boolean};
+constexpr Dtype DTYPES[] = {Dtype::f32, Dtype::bf16, Dtype::f16,     Dtype::i32,
+                            Dtype::u32, Dtype::u8,   Dtype::boolean, Dtype::i8};
 
 struct Random {
     uint64_t state;
@@ -101,6 +102,7 @@ uint32_t random_element(Dtype d) {
         case Dtype::f16:
             return rng.chance(24) ? w >> 16 : (w & 0x83FF) | (11 + w / 65536 % 8) << 10;
         case Dtype::u8:
+        case Dtype::i8:
             return w & 0xFF;
         case Dtype::boolean:
             return w & 1;
@@ -247,6 +249,28 @@ void test_dot() {
         }
 }
 
+void test_dot_of_i8() {
+    const int64_t m = rng.of<int64_t>({1, 2, 7, 8, 9, 33}), n = rng.of<int64_t>({1, 3, 16, 17, 47, 48, 50, 130});
+    const int64_t k = rng.of<int64_t>({0, 1, 2, 3, 4, 5, 511, 513, 1023, 1025}), batch = rng.of<int64_t>({1, 2});
+    const bool ta = rng.chance(2), tb = rng.chance(2), once = rng.chance(2);
+    context = text("dot of i8 batch m n k ta tb once", {batch, m, n, k, ta, tb, once});
+    Memory a(Dtype::i8, (once ? 1 : batch) * m * k), b(Dtype::i8, batch * k * n), c(Dtype::i32, batch * m * n);
+    randomise(a), randomise(b);
+    const int64_t a_batch = once ? 0 : m * k, b_batch = k * n;
+    const gv::DotArgs args{batch,   m,       n,         k,         a.at(),     b.at(), c.at(),
+                           a_batch, b_batch, Dtype::i8, Dtype::i8, Dtype::i32, ta,     tb};
+    const Bytes found = run_everywhere(c, [&](const gv::Kernels& kernels) { kernels.dot(args); });
+    for (int64_t s = 0; s < batch; s++)
+        for (int64_t e = 0; e < std::min<int64_t>(m * n, 40); e++) {
+            const int64_t i = rng.below(m), j = rng.below(n);
+            int64_t total = 0;
+            for (int64_t x = 0; x < k; x++)
+                total += int64_t(get<int8_t>(a.at(), s * a_batch + (ta ? x * m + i : i * k + x))) *
+                         get<int8_t>(b.at(), s * b_batch + (tb ? j * k + x : x * n + j));
+            check(get<int32_t>(found.data(), (s * m + i) * n + j) == total, text("element", {s, i, j}));
+        }
+}
+
 // ---- map
 
 struct Operation {
@@ -260,12 +284,15 @@ const Operation OPERATIONS[] = {
     GV_OPERATIONS(GV_X1, GV_X2, GV_X3)};
 
 char letter(Dtype d) {
-    return d == Dtype::i32 ? 'I' : d == Dtype::u32 || d == Dtype::u8 ? 'U' : d == Dtype::boolean ? 'M' : 'F';
+    return d == Dtype::i32 || d == Dtype::i8   ? 'I'
+           : d == Dtype::u32 || d == Dtype::u8 ? 'U'
+           : d == Dtype::boolean               ? 'M'
+                                               : 'F';
 }
 Dtype storage(char c) {
     if (c == 'F') return DTYPES[rng.below(3)];
     if (c == 'U') return rng.chance(2) ? Dtype::u8 : Dtype::u32;
-    return c == 'I' ? Dtype::i32 : Dtype::boolean;
+    return c != 'I' ? Dtype::boolean : rng.chance(2) ? Dtype::i8 : Dtype::i32;
 }
 
 // A random scalar program over the inputs' types.
@@ -467,7 +494,7 @@ Memory random_index(int64_t count, int64_t rows) {
 }
 
 void test_gather() {
-    const Dtype d = DTYPES[rng.below(7)];
+    const Dtype d = DTYPES[rng.below(8)];
     const int64_t rows = rng.below(9), row = rng.of<int64_t>({0, 1, 2, 5, 33}), count = rng.below(60);
     const int64_t size = gv::dtype_size(d) * row;
     context = text("gather dtype rows row count", {int64_t(d), rows, row, count});
@@ -570,7 +597,7 @@ int main(int argc, char** argv) {
     test_blake3_of_nothing();
     for (long i = 0; i < cases; i++) {
         rng.state = uint64_t(i) + 1;
-        test_dot(), test_map(), test_reduce(), test_copy(), test_fill();
+        test_dot(), test_dot_of_i8(), test_map(), test_reduce(), test_copy(), test_fill();
         test_gather(), test_scatter_add(), test_random(), test_blake3();
     }
     std::printf("%ld checks on", checks);
