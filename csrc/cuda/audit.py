@@ -86,7 +86,7 @@ def faults(name: str) -> tuple[str, ...]:
     return ("is not known to be exact",) if unknown else found
 
 
-def audit(text: str, fused: str = r"gv_dot_\w*_(?:nn|nt|tn|tt)") -> list[str]:
+def audit(text: str, fused: str = r"gv_dot_\w+_(?:f32|bf16|f16)_[nt][nt]") -> list[str]:
     """What is wrong, a line each. A kernel whose name matches `fused` may hold fma."""
     found = []
     for o in operations(text):

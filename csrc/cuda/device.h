@@ -18,6 +18,7 @@
 
 namespace gv {
 
+typedef signed char i8;
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -26,7 +27,7 @@ typedef long long i64;
 typedef unsigned long long u64;
 
 // The codes of program/types.py.
-enum { F32 = 0, BF16 = 1, F16 = 2, I32 = 3, U32 = 4, U8 = 5, BOOLEAN = 6 };
+enum { F32 = 0, BF16 = 1, F16 = 2, I32 = 3, U32 = 4, U8 = 5, BOOLEAN = 6, I8 = 7 };
 
 constexpr u32 NAN_BITS = 0x7FC00000u;
 constexpr int DOT_BLOCK = 128;  // values of k in a block of dot
@@ -70,6 +71,8 @@ __device__ __forceinline__ u32 load(u64 at, i64 element, i64 dtype) {
         case U8:
         case BOOLEAN:
             return reinterpret_cast<const u8*>(at)[element];
+        case I8:
+            return u32(reinterpret_cast<const i8*>(at)[element]);
         default:
             return reinterpret_cast<const u32*>(at)[element];
     }
@@ -91,6 +94,7 @@ __device__ __forceinline__ void store(u64 at, i64 element, i64 dtype, u32 bits) 
     switch (dtype) {
         case U8:
         case BOOLEAN:
+        case I8:
             reinterpret_cast<u8*>(at)[element] = u8(bits);
             break;
         case I32:
@@ -102,6 +106,7 @@ __device__ __forceinline__ void store(u64 at, i64 element, i64 dtype, u32 bits) 
     }
 }
 __device__ __forceinline__ bool is_float(i64 dtype) { return dtype <= F16; }
+__device__ __forceinline__ bool is_signed(i64 dtype) { return dtype == I32 || dtype == I8; }  // of integers
 
 // Axes, the last one fastest: the offset of position `i` in row-major order.
 struct Axes {

@@ -36,7 +36,7 @@ __device__ __forceinline__ bool beats(u32 a, u32 b, i64 dtype, bool largest) {
         if (is_nan(x) || is_nan(y)) return is_nan(x) && !is_nan(y);
         return largest ? x > y : x < y;
     }
-    if (dtype == I32) return largest ? i32(a) > i32(b) : i32(a) < i32(b);
+    if (is_signed(dtype)) return largest ? i32(a) > i32(b) : i32(a) < i32(b);
     return largest ? a > b : a < b;
 }
 

@@ -23,7 +23,7 @@ __device__ __forceinline__ u32 ordered(u32 bits, const SortParameters& p) {
         if (bits == 0x80000000u) bits = 0;  // -0 equals +0
         return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
     }
-    return p.dtype == I32 ? bits ^ 0x80000000u : bits;
+    return is_signed(p.dtype) ? bits ^ 0x80000000u : bits;
 }
 
 __device__ __forceinline__ void exchange(u64& a, u64& b, bool ascending) {

@@ -22,7 +22,7 @@ MODULES = {
     "dot_f32": ("dot.cu", ("-DGV_DOT_TYPE=f32", "-DGV_DOT_LARGE", "-DGV_DOT_FOLD")),
     "dot_bf16": ("dot.cu", ("-DGV_DOT_TYPE=bf16",)),
     "dot_f16": ("dot.cu", ("-DGV_DOT_TYPE=f16",)),
-    **{name: (f"{name}.cu", ()) for name in ("reduce", "move", "random", "sort", "blake3")},
+    **{name: (f"{name}.cu", ()) for name in ("dot_int8", "reduce", "move", "random", "sort", "blake3")},
 }
 STUB = """
 .visible .entry {kernel}(

@@ -61,7 +61,18 @@ inline float __uint_as_float(unsigned bits) {
     std::memcpy(&x, &bits, 4);
     return x;
 }
+inline int __dp4a(int a, int b, int c) {
+    unsigned sum = unsigned(c);
+    for (int byte = 0; byte < 32; byte += 8) sum += unsigned(int8_t(a >> byte) * int8_t(b >> byte));
+    return int(sum);
+}
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+    const uint64_t both = uint64_t(y) << 32 | x;
+    unsigned out = 0;
+    for (int byte = 0; byte < 4; byte++) out |= unsigned(both >> 8 * (selector >> 4 * byte & 7) & 255) << 8 * byte;
+    return out;
+}
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
     return unsigned((uint64_t(high) << 32 | low) >> (shift & 31));
 }

@@ -3,7 +3,7 @@
 
 The launches are those of races.py, the prover is SentryWard. Where a kernel's branches depend on data it says so and
 proves nothing; the table UNPROVEN has them. Without any one of its barriers a proven kernel has to be found unsafe; of
-the kernels of dot, which are one source, one is tried.
+the kernels of dot, which are one source, one is tried, and of those of int8.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from gensyn_verify.backends.cuda import kernels
 from gensyn_verify.backends.cuda.launch import Launch
 
 ARCHITECTURE = 100  # whose PTX SentryWard reads
-SOURCES = (races.WRITTEN, "reduce.cu", "move.cu", "sort.cu", "blake3.cu", "dot.cu")
-BROKEN_DOT = "gv_dot_thin_f32_nn"
+SOURCES = (races.WRITTEN, "reduce.cu", "move.cu", "sort.cu", "blake3.cu", "dot_int8.cu", "dot.cu")
+BROKEN_DOTS = ("gv_dot_thin_f32_nn", "gv_dot_int8_nn")
 UNPROVEN = {
     "gv_sort_tile": "exchanges keys by what they are",
     "gv_sort_step": "exchanges keys by what they are",
@@ -86,7 +86,7 @@ def judged(program: str, launch: Launch) -> tuple[bool, str]:
     found = verdict(program, ptx, launch)
     if kernel in UNPROVEN:
         return found == "unsupported", f"{found}: {UNPROVEN[kernel]}"
-    texts = without_barriers(ptx, kernel) if kernel == BROKEN_DOT or not kernel.startswith("gv_dot") else []
+    texts = without_barriers(ptx, kernel) if kernel in BROKEN_DOTS or not kernel.startswith("gv_dot") else []
     broken = [verdict(program, text, launch) for text in texts]
     right = found == "race_free" and set(broken) <= {"potential_race", "not_wellsynced"}
     return right, ", ".join([found, *(f"without barrier {n}: {b}" for n, b in enumerate(broken))])

@@ -89,7 +89,7 @@ using Module = std::map<std::string, std::shared_ptr<Function>>;
 enum Code {
     c_add, c_sub, c_mul_lo, c_mul_hi, c_mul_wide, c_mad_lo, c_mad_wide, c_div, c_rem, c_min, c_max, c_and, c_or, c_xor,
     c_not, c_neg, c_abs, c_shl, c_shr, c_fma, c_sqrt, c_setp, c_selp, c_cvt, c_cvta, c_mov, c_ld, c_st, c_bra, c_ret,
-    c_bar, c_popc, c_warp, c_shfl, c_shf, c_prmt, c_async, c_commit, c_wait, c_none
+    c_bar, c_popc, c_warp, c_shfl, c_shf, c_prmt, c_dp4a, c_async, c_commit, c_wait, c_none
 };
 // clang-format on
 
@@ -342,11 +342,12 @@ class Reader {
     }
     static void decode(Instruction& i) {
         static const std::map<std::string, Code> plain = {
-            {"add", c_add}, {"sub", c_sub},   {"div", c_div},   {"rem", c_rem},   {"min", c_min},   {"max", c_max},
-            {"and", c_and}, {"or", c_or},     {"xor", c_xor},   {"not", c_not},   {"neg", c_neg},   {"abs", c_abs},
-            {"shl", c_shl}, {"shr", c_shr},   {"fma", c_fma},   {"sqrt", c_sqrt}, {"setp", c_setp}, {"selp", c_selp},
-            {"cvt", c_cvt}, {"cvta", c_cvta}, {"mov", c_mov},   {"ld", c_ld},     {"st", c_st},     {"bra", c_bra},
-            {"ret", c_ret}, {"exit", c_ret},  {"shfl", c_shfl}, {"shf", c_shf},   {"prmt", c_prmt}, {"popc", c_popc}};
+            {"add", c_add},  {"sub", c_sub},   {"div", c_div},   {"rem", c_rem},   {"min", c_min},   {"max", c_max},
+            {"and", c_and},  {"or", c_or},     {"xor", c_xor},   {"not", c_not},   {"neg", c_neg},   {"abs", c_abs},
+            {"shl", c_shl},  {"shr", c_shr},   {"fma", c_fma},   {"sqrt", c_sqrt}, {"setp", c_setp}, {"selp", c_selp},
+            {"cvt", c_cvt},  {"cvta", c_cvta}, {"mov", c_mov},   {"ld", c_ld},     {"st", c_st},     {"bra", c_bra},
+            {"ret", c_ret},  {"exit", c_ret},  {"shfl", c_shfl}, {"shf", c_shf},   {"prmt", c_prmt}, {"popc", c_popc},
+            {"dp4a", c_dp4a}};
         const std::string& op = i.words[0];
         const bool f32 = i.type == Type::f32 && op != "cvt";
         // What would not be the arithmetic of docs/numerics.md is no instruction of this machine.
@@ -550,6 +551,12 @@ class Runner {
                 }
                 return set(a[0], out);
             }
+            case c_dp4a: {
+                uint64_t sum = get(a[3]);
+                for (int byte = 0; byte < 32; byte += 8)
+                    sum += uint64_t(extend(get(a[1]) >> byte, four(t)) * extend(get(a[2]) >> byte, four(i.from)));
+                return set(a[0], truncate(sum, Type::b32));
+            }
             case c_async: {
                 const int size = int(get(a[2])), valid = a.size() > 3 ? int(get(a[3])) : size;
                 return emulation::copy_async(pointer(shared(address(a[0]))), pointer(address(a[1])), size, valid);
@@ -562,6 +569,7 @@ class Runner {
                 throw Malformed(i.text);
         }
     }
+    static Type four(Type t) { return is_signed(t) ? Type::s8 : Type::u8; }  // of which a register has four
     static uint64_t wide(uint64_t x, Type t) { return bytes(t) == 4 ? x : uint32_t(x); }
     static void* pointer(uint64_t at) { return reinterpret_cast<void*>(at); }
 

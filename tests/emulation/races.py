@@ -71,7 +71,7 @@ def barriers() -> list[Barrier]:
 
 def program(source: str) -> Program:
     """What runs the kernels of a source that wait, with more than one tile, block of k, segment, row and merge."""
-    g, f32 = ProgramBuilder(), Dtype.f32
+    g, f32, i8 = ProgramBuilder(), Dtype.f32, Dtype.i8
 
     def batch(name: str, *shape: int, dtype: Dtype = f32) -> Value:
         return g.input("batch", name, TensorType(dtype, shape))
@@ -84,6 +84,9 @@ def program(source: str) -> Program:
                     a = batch(f"{size}_a_{dtype.name}", rows, 197, dtype=dtype)
                     results.append(g.dot(a, batch(f"{size}_b_{dtype.name}", 197, columns, dtype=dtype)))
             results.append(g.dot(batch("ta", 197, 68), batch("tb", 66, 197), transpose_a=True, transpose_b=True))
+        case "dot_int8.cu":
+            results.append(g.dot(batch("a", 68, 130, dtype=i8), batch("b", 130, 66, dtype=i8), dtype=Dtype.i32))
+            results.append(g.dot(batch("ta", 136, 8, dtype=i8), batch("tb", 12, 136, dtype=i8), True, True, Dtype.i32))
         case "reduce.cu":
             tall, long = batch("tall", 4200, 40), batch("long", 3, 4200)
             results += [g.reduce("sum", tall, [0]), g.reduce("sum", long, [1])]
@@ -111,6 +114,8 @@ def turned(g: ProgramBuilder, x: Value) -> Value:
 
 def numbers(rng: np.random.Generator, type: TensorType) -> Array:
     """Everyday numbers: a NaN would hide which others are wrong."""
+    if type.dtype is Dtype.i8:
+        return rng.integers(-128, 128, type.shape).astype(np.int8)
     array = rng.standard_normal(type.shape).astype(np.float32)
     return array if type.dtype is Dtype.f32 else (array.view(np.uint32) >> 16).astype(CARRIER[type.dtype])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from gensyn_verify import _native
 from gensyn_verify.errors import BackendError
 
-MODULES = ("dot_f32", "dot_bf16", "dot_f16", "reduce", "move", "random", "sort", "blake3")
+MODULES = ("dot_f32", "dot_bf16", "dot_f16", "dot_int8", "reduce", "move", "random", "sort", "blake3")
 _FILE = re.compile(r"([a-z0-9_]+)\.sm_(\d+)\.ptx")
 
 

@@ -45,6 +45,7 @@ MAX_AXES = 16
 SORT_TILE = 2048
 DOT_BLOCK, DOT_STEP, DOT_PAD = 128, 16, 4
 DOT_TILES = {"large": (128, 128, 64), "medium": (128, 64, 32), "small": (64, 64, 16), "thin": (16, 64, 4)}
+INT8_EDGE, INT8_SHARED = 64, 4 * 4 * 16 * (64 + 4)  # rows and columns of a tile; bytes of two tiles of each operand
 MOST_DOT = (1 << 26) - 1  # m, n and k, whose products with a thread's stride are 32 bits wide
 MOST_PARTIAL_BYTES = 1 << 28  # of the chains of a split dot
 _GRID_Z = 65535
@@ -212,6 +213,9 @@ class Launches:
     def dot(self, d: Dot, ending: Epilogue | None = None) -> None:
         if max(d.m, d.n, d.k) > MOST_DOT:
             raise LimitError(f"a dot of {d.m} x {d.n} x {d.k} on cuda: the limit of each is {MOST_DOT}; use cpu")
+        if d.a_dtype is Dtype.i8:
+            self.dot_int8(d)
+            return
         a, b, dtype = self.base + d.a, self.base + d.b, d.a_dtype
         if d.a_dtype is not d.b_dtype:  # there are kernels for equal dtypes only
             a, b, dtype = (
@@ -258,6 +262,20 @@ class Launches:
         if split:
             words = _words(c, out, blocks, count, out_dtype.code)
             self._ending("dot_f32", "gv_dot_fold", _blocks(count), 0, words, 0, ending)
+
+    def dot_int8(self, d: Dot) -> None:
+        a, b, strides = self.base + d.a, self.base + d.b, (d.a_batch_stride, d.b_batch_stride)
+        contiguous = d.m if d.transpose_a else d.k, d.k if d.transpose_b else d.n
+        words = [
+            at % 4 == length % 4 == stride % 4 == 0
+            for at, length, stride in zip((a, b), contiguous, strides, strict=True)
+        ]
+        tiles = -(-d.m // INT8_EDGE) * -(-d.n // INT8_EDGE)
+        kernel = f"gv_dot_int8_{'nt'[d.transpose_a]}{'nt'[d.transpose_b]}"
+        for first in range(0, d.batch, _GRID_Z):
+            c = self.base + d.c + first * d.m * d.n * 4
+            given = _words(a + first * strides[0], b + first * strides[1], c, d.m, d.n, d.k, *strides, *words)
+            self._shipped("dot_int8", kernel, (tiles, 1, min(d.batch - first, _GRID_Z)), INT8_SHARED, given)
 
     def _widened(self, offset: int, dtype: Dtype, count: int, batch: int) -> int:
         """The address of the operand's matrices, which lie one after the other, in f32."""

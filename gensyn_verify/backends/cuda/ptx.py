@@ -67,6 +67,7 @@ _LOAD = {
     Dtype.bf16: "ld.global.u16 {h}, [{at}]; cvt.u32.u16 {r}, {h}; shl.b32 {r}, {r}, 16;",
     Dtype.f16: "ld.global.b16 {h}, [{at}]; cvt.f32.f16 {r}, {h};",
     Dtype.u8: "ld.global.u8 {r}, [{at}];",
+    Dtype.i8: "ld.global.s8 {r}, [{at}];",
     Dtype.boolean: "ld.global.u8 {t}, [{at}]; setp.ne.u32 {r}, {t}, 0;",
 }
 _STORE = {
@@ -77,6 +78,7 @@ _STORE = {
     Dtype.f16: "cvt.rn.f16.f32 {h}, {r}; cvt.u32.u16 {t}, {h}; setp.nan.f32 {p}, {r}, {r}; "
     "selp.b32 {t}, 0x7E00, {t}, {p}; cvt.u16.u32 {h}, {t}; st.global.u16 [{at}], {h};",
     Dtype.u8: "st.global.u8 [{at}], {r};",
+    Dtype.i8: "st.global.u8 [{at}], {r};",
     Dtype.boolean: "selp.b32 {t}, 1, 0, {r}; st.global.u8 [{at}], {t};",
 }
 

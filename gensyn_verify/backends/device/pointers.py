@@ -15,7 +15,7 @@ from gensyn_verify.program.types import Dtype, Shape, TensorType
 
 _NAMES = {
     Dtype.f32: ("<f4",), Dtype.bf16: ("<u2", "<i2"), Dtype.f16: ("<f2",), Dtype.i32: ("<i4",), Dtype.u32: ("<u4",),
-    Dtype.u8: ("|u1",), Dtype.boolean: ("|b1",),
+    Dtype.u8: ("|u1",), Dtype.boolean: ("|b1",), Dtype.i8: ("|i1",),
 }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from gensyn_verify.program import ops
 from gensyn_verify.program.program import Program, ProgramBuilder, Value
 from gensyn_verify.program.types import Dtype, TensorType
 
-f32, bf16, f16, i32, u32, u8, boolean = Dtype
+f32, bf16, f16, i32, u32, u8, boolean, i8 = Dtype
 # Seed of the schedule, compute capability, PTX or compiled for the host, multiprocessors. `make test-cuda` takes all.
 WAYS: dict[str, tuple[int, int, bool, int]] = {
     "ascending": (0, 90, False, 4),
@@ -118,6 +118,55 @@ def test_dot_of_a_batch(way: str, batched: tuple[bool, bool]) -> None:
     check(one(ops.Dot(False, False, f32), a, b))
 
 
+INT8_SHAPES = [
+    (1, 1, 0), (3, 2, 1), (5, 7, 3), (64, 64, 4), (65, 1, 5), (2, 130, 63), (129, 66, 64), (40, 200, 129),
+    (30, 9, 1000),
+]  # fmt: skip
+
+
+def int8(m: int, n: int, k: int, transposed: tuple[bool, bool] = (False, False)) -> tuple[TensorType, TensorType]:
+    return TensorType(i8, (k, m) if transposed[0] else (m, k)), TensorType(i8, (n, k) if transposed[1] else (k, n))
+
+
+@pytest.mark.parametrize("transposed", list(itertools.product([False, True], repeat=2)))
+@pytest.mark.parametrize("shape", INT8_SHAPES)
+def test_dot_of_int8(way: str, shape: tuple[int, int, int], transposed: tuple[bool, bool]) -> None:
+    """Ragged in every axis: rows that begin at whole words and rows that do not, words that k ends within."""
+    check(one(ops.Dot(*transposed, i32), *int8(*shape, transposed)))
+
+
+@pytest.mark.parametrize("batched", [(True, True), (True, False), (False, True)])
+def test_dot_of_int8_in_a_batch(way: str, batched: tuple[bool, bool]) -> None:
+    """Matrices of 21 and of 32 bytes: every other one begins within a word, or none does."""
+    for m, n, k in ((3, 5, 7), (4, 4, 8)):
+        a, b = (
+            TensorType(i8, ((5, *t.shape) if many else t.shape)) for t, many in zip(int8(m, n, k), batched, strict=True)
+        )
+        check(one(ops.Dot(False, False, i32), a, b))
+
+
+def test_dot_of_int8_wraps(way: str) -> None:
+    """(-128)^2 more than 2^17 times is beyond i32; 127 * -128 in between, so that no sign is taken for another."""
+    k = (1 << 17) + 5
+    a, b = np.full((1, k), -128, np.int8), np.full((k, 2), -128, np.int8)
+    b[:, 1] = 127
+    check(one(ops.Dot(False, False, i32), *int8(1, 2, k)), {"x0": a, "x1": b})
+    assert np.int64(k) * 128 * 128 > np.iinfo(np.int32).max
+
+
+def test_int8_is_stored_and_loaded_with_its_sign(way: str) -> None:
+    """Maps, moves, a scan whose carry is cut to 8 bits at every position, and a map behind a dot."""
+    g = ProgramBuilder()
+    x = g.input("batch", "x", TensorType(i8, (40, 70)))
+    g.output("metric", "wide", g.map(lambda a: a * 3 - 200, x, dtype=i32))
+    g.output("metric", "narrow", g.map(lambda a: a * 3 - 200, x, dtype=i8))
+    g.output("metric", "turned", g.reshape(g.permute(x, (1, 0)), (2800,)))
+    first, rows = g.slice(x, (0, 0), (1, 70)), g.reshape(x, (40, 1, 70))
+    g.output("metric", "scan", g.scan(lambda c, v: (c >> 1) + v, [first], [rows])[0])
+    g.output("metric", "behind", g.map(lambda c: c + 1, g.dot(x, x, transpose_b=True, dtype=i32)))
+    check(g.build())
+
+
 @pytest.mark.parametrize("name", ops.REDUCTIONS)
 @pytest.mark.parametrize("shape", [(3, 1), (2, 64), (5, 65), (1, 2048), (3, 2049), (2, 6000), (40, 37)])
 @pytest.mark.parametrize("axis", [0, 1])
@@ -129,7 +178,7 @@ def test_reduce(way: str, name: str, shape: tuple[int, int], axis: int) -> None:
 
 
 def test_reduce_of_narrow_storage_and_of_many_axes(way: str) -> None:
-    for dtype in (bf16, f16, u32, u8):
+    for dtype in (bf16, f16, u32, u8, i8):
         g = ProgramBuilder()
         x = g.input("batch", "x", TensorType(dtype, (4, 33, 5, 6)))
         for name, axes in (("sum", {0, 2}), ("max", {1}), ("argmin", {1, 3}), ("sum", {0, 1, 2, 3})):
@@ -171,7 +220,7 @@ def test_layouts_that_move_bytes(way: str) -> None:
 
 def test_gather_and_scatter_add(way: str) -> None:
     rng = np.random.default_rng(3)
-    for dtype, count, row in ((f32, 100, 7), (f32, 3000, 2), (bf16, 50, 3), (i32, 64, 1), (u8, 9, 4)):
+    for dtype, count, row in ((f32, 100, 7), (f32, 3000, 2), (bf16, 50, 3), (i32, 64, 1), (u8, 9, 4), (i8, 70, 4)):
         data, index = TensorType(dtype, (20, row)), TensorType(i32, (count,))
         program = one(ops.Gather(), data, index)
         check(program, {"x0": random_tensor(rng, dtype, (20, row)), "x1": random_indices(rng, count, 20)})
@@ -180,7 +229,7 @@ def test_gather_and_scatter_add(way: str) -> None:
         check(program, {"x0": random_tensor(rng, dtype, (count, row)), "x1": random_indices(rng, count, 20)})
 
 
-@pytest.mark.parametrize("dtype", [f32, bf16, f16, i32, u32, u8])
+@pytest.mark.parametrize("dtype", [f32, bf16, f16, i32, u32, u8, i8])
 def test_sort(way: str, dtype: Dtype) -> None:
     for shape in ((3, 40), (100, 33), (5, 1), (2000, 2), (1, 2048)):
         check(one(ops.Sort(), TensorType(dtype, shape)))
@@ -281,7 +330,7 @@ def test_rows_of_reductions_alone(way: str) -> None:
 
 def test_rows_of_integers_and_of_views(way: str) -> None:
     rng = np.random.default_rng(6)
-    for dtype in (i32, u32, u8, f16):
+    for dtype in (i32, u32, u8, i8, f16):
         g = ProgramBuilder()
         x = g.input("batch", "x", TensorType(dtype, (70, 6)))
         turned = g.emit(ops.Permute((1, 0)), x)[0]
