@@ -37,7 +37,7 @@ using namespace metal;
 namespace gv {
 
 // The codes of program/types.py.
-enum { F32 = 0, BF16 = 1, F16 = 2, I32 = 3, U32 = 4, U8 = 5, BOOLEAN = 6 };
+enum { F32 = 0, BF16 = 1, F16 = 2, I32 = 3, U32 = 4, U8 = 5, BOOLEAN = 6, I8 = 7 };
 enum : uint { SIGN = 0x80000000u, INFINITE = 0x7F800000u, NOT_A_NUMBER = 0x7FC00000u };
 enum { DOT_BLOCK = 128, LANES = 64, SEGMENT = 2048, MAX_AXES = 16 };
 
@@ -51,6 +51,7 @@ inline bool is_infinite(uint x) { return (x & ~SIGN) == INFINITE; }
 inline uint exponent(uint x) { return x >> 23 & 0xFF; }  // biased by 127
 inline uint canonical(uint x) { return is_nan(x) ? uint(NOT_A_NUMBER) : x; }
 inline bool is_float(long dtype) { return dtype <= F16; }
+inline bool is_signed(long dtype) { return dtype == I32 || dtype == I8; }  // of integers
 
 // ---- the operations that round ----
 
@@ -146,6 +147,7 @@ inline uint narrow_f16(uint x) {
     const uint kept = bits >> shift, lost = bits & ((1u << shift) - 1), half_unit = 1u << (shift - 1);
     return sign | (kept + uint(lost > half_unit || (lost == half_unit && (kept & 1))));
 }
+inline uint widen_i8(uint x) { return uint(int(x << 24) >> 24); }
 inline uint narrow_bf16(uint x) { return is_nan(x) ? 0x7FC0 : (x + 0x7FFF + (x >> 16 & 1)) >> 16; }
 
 inline uint get(device const uchar* at, long element, long bytes) {
@@ -163,7 +165,7 @@ inline void put(device uchar* at, long element, long bytes, uint bits) {
 inline long bytes_of(long dtype) { return dtype >= U8 ? 1 : dtype == BF16 || dtype == F16 ? 2 : 4; }
 // The register of a stored element, and the stored element of a register.
 inline uint widen(uint stored, long dtype) {
-    return dtype == BF16 ? stored << 16 : dtype == F16 ? widen_f16(stored) : stored;
+    return dtype == BF16 ? stored << 16 : dtype == F16 ? widen_f16(stored) : dtype == I8 ? widen_i8(stored) : stored;
 }
 inline uint narrow(uint x, long dtype) {
     return dtype == F32 ? canonical(x) : dtype == BF16 ? narrow_bf16(x) : dtype == F16 ? narrow_f16(x) : x;

@@ -7,6 +7,8 @@
 // The guard. `gv_exponents` has found the least exponents of both operands. If they add to -80 or more, every product,
 // and so every partial sum, is a multiple of the smallest normal number 2^-126: nothing is flushed. Otherwise the same
 // loops run with every operation checked.
+//
+// i8 is multiplied into i32 by the same loops: exact sums modulo 2^32, in which nothing is flushed.
 namespace gv {
 enum { EDGE = 64, STEP = 16, ROW = EDGE + 4, THREADS = 256 };
 struct DotParameters {
@@ -22,6 +24,7 @@ struct ExponentParameters {
     long matrices, count, stride;  // elements of a matrix, and from one to the next
     long least;                    // 255 - the least exponent
 };
+enum Arithmetic { FAST, CHECKED, INTEGER };
 struct Tiles {
     uint a[STEP][ROW], b[STEP][ROW];
 };
@@ -38,17 +41,19 @@ inline void fetch(threadgroup uint (&tile)[STEP][ROW], device const uchar* x, lo
     }
 }
 
-template <bool careful>
+template <Arithmetic how>
 inline uint chain(uint a, uint b, uint c, thread bool& risky) {
-    return careful ? multiply_add(a, b, c, risky)
-                   : as_type<uint>(fma(as_type<float>(a), as_type<float>(b), as_type<float>(c)));
+    if (how == INTEGER) return a * b + c;
+    return how == CHECKED ? multiply_add(a, b, c, risky)
+                          : as_type<uint>(fma(as_type<float>(a), as_type<float>(b), as_type<float>(c)));
 }
-template <bool careful>
+template <Arithmetic how>
 inline uint join(uint a, uint b, thread bool& risky) {
-    return careful ? add(a, b, risky) : as_type<uint>(as_type<float>(a) + as_type<float>(b));
+    if (how == INTEGER) return a + b;
+    return how == CHECKED ? add(a, b, risky) : as_type<uint>(as_type<float>(a) + as_type<float>(b));
 }
 
-template <bool careful>
+template <Arithmetic how>
 inline void dot_tile(threadgroup Tiles& tiles, device uchar* arena, constant DotParameters& p, uint3 group, uint me) {
     const uint ty = me / 16, tx = me % 16;
     const long first_row = long(group.y) * EDGE, first_column = long(group.x) * EDGE, batch = group.z;
@@ -70,12 +75,10 @@ inline void dot_tile(threadgroup Tiles& tiles, device uchar* arena, constant Dot
             for (int step = 0; step < steps; step++)
                 for (int i = 0; i < 4; i++)
                     for (int j = 0; j < 4; j++)
-                        acc[i][j] =
-                            chain<careful>(tiles.a[step][4 * ty + i], tiles.b[step][4 * tx + j], acc[i][j], risky);
+                        acc[i][j] = chain<how>(tiles.a[step][4 * ty + i], tiles.b[step][4 * tx + j], acc[i][j], risky);
         }
         for (int i = 0; i < 4; i++)
-            for (int j = 0; j < 4; j++)
-                total[i][j] = block == 0 ? acc[i][j] : join<careful>(total[i][j], acc[i][j], risky);
+            for (int j = 0; j < 4; j++) total[i][j] = block == 0 ? acc[i][j] : join<how>(total[i][j], acc[i][j], risky);
     }
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) {
@@ -83,7 +86,7 @@ inline void dot_tile(threadgroup Tiles& tiles, device uchar* arena, constant Dot
             if (row < p.m && column < p.n)
                 store(arena + p.c, (batch * p.m + row) * p.n + column, p.c_dtype, total[i][j]);
         }
-    if (careful && risky) raise(arena, p.flag);
+    if (how == CHECKED && risky) raise(arena, p.flag);
 }
 }  // namespace gv
 
@@ -112,7 +115,13 @@ GV_KERNEL(gv_dot) {
     device const uint* least = (device const uint*)(arena + p.flag) + 1;
     const uint a = 255 - least[0], b = 255 - least[1];
     if (a > 0 && b > 0 && a + b >= LEAST_EXPONENTS)
-        dot_tile<false>(tiles, arena, p, group, me);
+        dot_tile<FAST>(tiles, arena, p, group, me);
     else
-        dot_tile<true>(tiles, arena, p, group, me);
+        dot_tile<CHECKED>(tiles, arena, p, group, me);
+}
+
+GV_KERNEL(gv_dot_int8) {
+    using namespace gv;
+    GV_SHARED(Tiles, tiles);
+    dot_tile<INTEGER>(tiles, arena, *(constant DotParameters*)given, group, me);
 }

@@ -35,7 +35,7 @@ inline bool beats(uint a, uint b, long dtype, bool largest) {
         if (unordered(a, b)) return is_nan(a) && !is_nan(b);
         return largest ? less(b, a) : less(a, b);
     }
-    const uint flip = dtype == I32 ? uint(SIGN) : 0u;
+    const uint flip = is_signed(dtype) ? uint(SIGN) : 0u;
     return largest ? (a ^ flip) > (b ^ flip) : (a ^ flip) < (b ^ flip);
 }
 

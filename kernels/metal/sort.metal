@@ -16,7 +16,7 @@ struct Tile {
 inline uint ordered(uint x, long dtype, long targets) {
     if (targets > 0) return long(x) < targets ? x : 0xFFFFFFFFu;
     if (is_float(dtype)) return is_nan(x) ? 0xFFFFFFFFu : order(one_zero(x));
-    return dtype == I32 ? x ^ SIGN : x;
+    return is_signed(dtype) ? x ^ SIGN : x;
 }
 
 // Steps with distances from `distance` down to 1, of merges of `merged` keys, over a tile that begins at key `first`.

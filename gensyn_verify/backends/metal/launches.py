@@ -38,14 +38,16 @@ class Launch:
 def is_guarded(call: plan.Call, scalars: Sequence[ScalarProgram]) -> bool:
     """Whether a call adds, multiplies or divides floats, so that flushed subnormals can change its bits.
 
-    All else is integers: layout, gather, random, sort, extremes, sums of integers, scalar programs that only compare,
-    select, convert or count.
+    All else is integers: dot of i8, layout, gather, random, sort, extremes, sums of integers, scalar programs that only
+    compare, select, convert or count.
     """
     if isinstance(call, plan.Map | plan.Scan):
         return any(i.op in ROUNDING for i in scalars[call.program].code)
     if isinstance(call, plan.Reduce):
         return call.op == 0 and call.x_dtype.is_float
-    return isinstance(call, plan.Dot) or (isinstance(call, plan.ScatterAdd) and call.source_dtype.is_float)
+    if isinstance(call, plan.Dot):
+        return call.c_dtype.is_float
+    return isinstance(call, plan.ScatterAdd) and call.source_dtype.is_float
 
 
 def flat(kernel: str, given: Sequence[int], count: int, most: int = GROUPS) -> list[Launch]:
@@ -105,6 +107,13 @@ class Lowering:
     def _dot(self, c: plan.Dot, flag: int) -> list[Launch]:
         if 0 in (c.batch, c.m, c.n):
             return []
+        given = (
+            c.a, c.b, c.c, c.batch, c.m, c.n, c.k, c.a_batch_stride, c.b_batch_stride, c.a_dtype.code, c.b_dtype.code,
+            c.c_dtype.code, int(c.transpose_a), int(c.transpose_b), flag,
+        )  # fmt: skip
+        groups = (-(-c.n // DOT_EDGE), -(-c.m // DOT_EDGE), c.batch)
+        if not c.c_dtype.is_float:
+            return [Launch("gv_dot_int8", given, groups, GROUP)]
         least: list[Launch] = []
         for at, dtype, stride, count, word in (
             (c.a, c.a_dtype, c.a_batch_stride, c.m * c.k, flag + 4),
@@ -113,11 +122,6 @@ class Lowering:
             least += flat(
                 "gv_exponents", (at, dtype.code, c.batch if stride else 1, count, stride, word), count, MEASURERS
             )
-        given = (
-            c.a, c.b, c.c, c.batch, c.m, c.n, c.k, c.a_batch_stride, c.b_batch_stride, c.a_dtype.code, c.b_dtype.code,
-            c.c_dtype.code, int(c.transpose_a), int(c.transpose_b), flag,
-        )  # fmt: skip
-        groups = (-(-c.n // DOT_EDGE), -(-c.m // DOT_EDGE), c.batch)
         return [*least, Launch("gv_dot", given, groups, GROUP)]
 
     def _reduce(self, c: plan.Reduce, flag: int) -> list[Launch]:

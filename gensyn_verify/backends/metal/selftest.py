@@ -107,6 +107,7 @@ def _program() -> Program:
         g.input("scalar", "step", TensorType(Dtype.u32, ())),
     )
 
+    bytes_ = g.input("batch", "bytes", TensorType(Dtype.i8, (70, 33)))
     special = g.input("batch", "special", TensorType(f32, (SPECIAL.size,)))
 
     def pick(v: Scalar, w: Scalar) -> tuple[Scalar, ...]:
@@ -135,6 +136,10 @@ def _program() -> Program:
         *g.maps(pick, special, g.reshape(special, (SPECIAL.size, 1))),
         g.sort(special),
         *(g.reduce(op, special, [0]) for op in ("min", "argmax")),
+        g.dot(bytes_, bytes_, transpose_b=True, dtype=i32),
+        g.map(lambda v: v * 3, bytes_),
+        *(g.reduce(op, bytes_, [1]) for op in ("sum", "min")),
+        g.sort(bytes_),
     ]
     for n, value in enumerate(values):
         g.output("metric", f"value{n:02}", value)
@@ -147,7 +152,7 @@ def _inputs(program: Program) -> dict[str, dict[str, Array]]:
     def tensor(t: TensorType) -> Array:
         if t.dtype.is_float:
             return narrow(rng.standard_normal(t.shape).astype(np.float32), t.dtype)
-        return rng.integers(0, 44, t.shape).astype(CARRIER[t.dtype])
+        return rng.integers(-128 if t.dtype is Dtype.i8 else 0, 44, t.shape).astype(CARRIER[t.dtype])
 
     given = {role: {n: tensor(t) for n, t in program.inputs_of(role).items()} for role in ("batch", "scalar")}
     given["batch"]["special"] = SPECIAL

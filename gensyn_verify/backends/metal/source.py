@@ -143,7 +143,12 @@ class Arrangement:
 
 
 def _widen(stored: str, dtype: Dtype) -> str:
-    return {Dtype.bf16: f"{stored} << 16", Dtype.f16: f"widen_f16({stored})"}.get(dtype, stored)
+    """`stored` may have more bits than the dtype: a carried element of 8 bits is its register (_narrow)."""
+    texts = {
+        Dtype.bf16: f"{stored} << 16", Dtype.f16: f"widen_f16({stored})", Dtype.u8: f"{stored} & 0xFF",
+        Dtype.i8: f"widen_i8({stored})",
+    }  # fmt: skip
+    return texts.get(dtype, stored)
 
 
 def _narrow(x: str, dtype: Dtype) -> str:

@@ -45,19 +45,20 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @cache
-def _load(source: str, flags: tuple[str, ...]) -> ctypes.CDLL:
+def _load(source: str, flags: tuple[str, ...], mode: int = ctypes.RTLD_LOCAL) -> ctypes.CDLL:
+    """`mode`: local, or inline functions of a source would be those of a source that was loaded before."""
     name = Path(_folder().name) / hashlib.sha256(source.encode()).hexdigest()
     name.with_suffix(".cpp").write_text(source)
     command = ["g++", *FLAGS, *flags, f"-I{EMULATION}", str(name.with_suffix(".cpp")), "-o", str(name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AssertionError(f"{' '.join(command)}\n{done.stderr}")
-    return ctypes.CDLL(str(name), mode=ctypes.RTLD_GLOBAL)
+    return ctypes.CDLL(str(name), mode=mode)
 
 
 @cache
 def _host() -> ctypes.CDLL:
-    return _load((EMULATION / "host.cpp").read_text(), ("-std=c++17", f"-I{EMULATION.parent}"))
+    return _load((EMULATION / "host.cpp").read_text(), ("-std=c++17", f"-I{EMULATION.parent}"), ctypes.RTLD_GLOBAL)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import product
 
 import metal_host
 import numpy as np
@@ -148,6 +149,18 @@ def test_scans_carry_what_they_stored() -> None:
     check(builder(write))
 
 
+def test_scans_of_integers_carry_as_many_bits_as_they_store() -> None:
+    def write(g: ProgramBuilder) -> list[Value]:
+        out: list[Value] = []
+        for d in (Dtype.u8, Dtype.i8, Dtype.u32, Dtype.i32):
+            start = g.input("batch", f"{d.name}_a", TensorType(d, (3,)))
+            x = g.input("batch", f"{d.name}_x", TensorType(d, (9, 2, 3)))
+            out += g.scan(lambda c, v: (c >> 1) + v, [start], [x])  # what is above the stored bits would come down
+        return out
+
+    check(builder(write))
+
+
 def test_tensors_too_large_for_32_bits_have_kernels_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "INT32_ELEMENTS", 0)
 
@@ -207,6 +220,37 @@ def test_products_of_every_storage_side_and_batch(shape: tuple[int, int]) -> Non
         wanted = backends.evaluate(program, inputs, "cpu")
         assert_same_bits(on_metal(program, inputs, HostLibrary(5), guard=False)[0], wanted, str(shape))
         assert_same_bits(on_metal(program, inputs, HostLibrary(5, flush=True))[0], wanted, str(shape))
+
+
+def int8_products(*shapes: tuple[int, int, int]) -> Program:
+    """Of every side, alone and in batches of which one operand may be a single matrix."""
+
+    def write(g: ProgramBuilder) -> list[Value]:
+        out = []
+        for number, ((m, n, k), ta, tb) in enumerate(product(shapes, (False, True), (False, True))):
+            batch_a, batch_b = ((3,), (3,)) if ta == tb else ((3,), ()) if ta else ((), (3,))
+            a = g.input("batch", f"a{number}", TensorType(Dtype.i8, (*batch_a, *((k, m) if ta else (m, k)))))
+            b = g.input("batch", f"b{number}", TensorType(Dtype.i8, (*batch_b, *((n, k) if tb else (k, n)))))
+            out.append(g.dot(a, b, ta, tb, Dtype.i32))
+        return out
+
+    return builder(write)
+
+
+def test_products_of_int8() -> None:
+    check(int8_products((1, 1, 0), (3, 2, 1), (5, 7, 3), (64, 64, 4), (65, 1, 5), (2, 130, 63), (70, 40, 1000)))
+
+
+def test_products_of_int8_wrap() -> None:
+    k = (1 << 17) + 5
+    a, b = np.full((1, k), -128, np.int8), np.full((k, 2), -128, np.int8)
+    b[:, 1] = 127
+
+    def write(g: ProgramBuilder) -> list[Value]:
+        return [g.dot(*(g.input("batch", n, TensorType(Dtype.i8, x.shape)) for n, x in (("a", a), ("b", b))),
+                      dtype=Dtype.i32)]  # fmt: skip
+
+    check(builder(write), (3,), [{"a": a, "b": b}])
 
 
 # ---- reduce -----------------------------------------------------------------------------------------------------
@@ -272,7 +316,7 @@ def test_a_sum_of_negative_zeros_and_extremes_of_nans_and_zeros() -> None:
 def test_layouts_of_every_width() -> None:
     def write(g: ProgramBuilder) -> list[Value]:
         out = []
-        for d in (Dtype.f32, Dtype.bf16, Dtype.u8):
+        for d in (Dtype.f32, Dtype.bf16, Dtype.u8, Dtype.i8):
             x = g.input("batch", d.name, TensorType(d, (4, 5, 6)))
             out += [
                 g.pad(x, (1, 0, 2), (0, 3, 1), (1, 0, 2), 77),

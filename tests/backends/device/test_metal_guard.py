@@ -124,6 +124,8 @@ A, B, C = (f"as_type<float>({x})" for x in "abc")
         ("value08", "largest ? less(b, a) : less(a, b)", "less(a, b)"),
         ("value16", "merged / 2, me", "merged / 4, me"),
         ("value18", "order(a) < order(b) ? a : b", "order(a) < order(b) ? one_zero(a) : b"),
+        ("value26", "return a * b + c;", "return (a & 0xFF) * b + c;"),
+        ("value29", "dtype == I32 || dtype == I8", "dtype == I32"),
     ],
 )
 def test_the_self_test_refuses_a_device_that_rounds_otherwise(what: str, text: str, instead: str) -> None:
