@@ -260,7 +260,8 @@ def draw_node(draw: st.DrawFn, g: ProgramBuilder, values: list[Value]) -> tuple[
             number = g._scalars.setdefault(scalar, len(g._scalars))
             return g.emit(ops.Map(number, x.shape, dtypes))
         case "Dot":
-            op = ops.Dot(draw(st.booleans()), draw(st.booleans()), draw(storage(Reg.f32)))
+            into = st.just(Dtype.i32) if x.dtype is Dtype.i8 else storage(Reg.f32)
+            op = ops.Dot(draw(st.booleans()), draw(st.booleans()), draw(into))
             return g.emit(op, x, y)
         case "Reduce":
             name = draw(st.sampled_from(ops.REDUCTIONS))

@@ -42,12 +42,19 @@ contract ScalarTest is Vectors {
         }
     }
 
+    function testFuzzSignedBytes(uint32 register) public view {
+        uint32 stored = numbers.store(7, register);
+        require(stored == register % 256, "stored");
+        int256 loaded = int256(uint256(stored)) - (stored > 127 ? int256(256) : int256(0));
+        require(int256(int32(numbers.load(7, stored))) == loaded, "loaded");
+    }
+
     function testUnknownCodesAreRefused() public view {
         for (uint256 code = 60; code < 256; ++code) {
             bytes memory call = abi.encodeCall(numbers.execute, (uint8(code), 0, 0, 0));
             refused(address(numbers), call, Scalar.UnknownOperation.selector);
         }
-        for (uint256 code = 7; code < 256; ++code) {
+        for (uint256 code = 8; code < 256; ++code) {
             refused(address(numbers), abi.encodeCall(numbers.load, (uint8(code), 0)), Scalar.UnknownDtype.selector);
             refused(address(numbers), abi.encodeCall(numbers.store, (uint8(code), 0)), Scalar.UnknownDtype.selector);
         }
@@ -85,7 +92,7 @@ contract ScalarTest is Vectors {
 
     /// @dev The code of a dtype: its place in the order of formats, section 1.
     function dtype(string memory name) internal pure returns (uint8 code) {
-        string[6] memory names = ["f32", "bf16", "f16", "i32", "u32", "u8"];
+        string[8] memory names = ["f32", "bf16", "f16", "i32", "u32", "u8", "boolean", "i8"];
         while (keccak256(bytes(names[code])) != keccak256(bytes(name))) ++code;
     }
 }

@@ -11,8 +11,8 @@ import pytest
 
 from contracts.evm import library
 from contracts.vectors import Operands, Words
-from gensyn_verify.backends.arrays import narrow, widen
-from gensyn_verify.backends.reference import _REGISTER, SCALAR
+from gensyn_verify.backends.arrays import REGISTER, narrow, widen
+from gensyn_verify.backends.reference import SCALAR
 from gensyn_verify.program.scalar import OPERATIONS, Operation
 from gensyn_verify.program.types import Dtype, Reg
 
@@ -24,7 +24,7 @@ def reference(op: Operation, operands: Words) -> Words:
     """The results by the reference backend, as bits."""
     registers = []
     for column, reg in zip(np.ascontiguousarray(operands.T), op.operands, strict=False):
-        registers.append(column.astype(np.bool_) if reg is Reg.boolean else column.view(_REGISTER[reg]))
+        registers.append(column.astype(np.bool_) if reg is Reg.boolean else column.view(REGISTER[reg]))
     with np.errstate(all="ignore"):
         result = np.asarray(SCALAR[op.name](*registers))
     if op.result is Reg.boolean:
@@ -67,7 +67,7 @@ def test_published_vectors() -> None:
 
 def test_unknown_codes_are_refused() -> None:
     assert library("Numbers")("execute", len(OPERATIONS), 0, 0, 0) == "UnknownOperation"
-    assert library("Numbers")("load", 7, 0) == library("Numbers")("store", 7, 0) == "UnknownDtype"
+    assert library("Numbers")("load", len(Dtype), 0) == library("Numbers")("store", len(Dtype), 0) == "UnknownDtype"
 
 
 @pytest.mark.parametrize("dtype", Dtype)
@@ -75,7 +75,7 @@ def test_loads_and_stores_equal_the_reference(dtype: Dtype) -> None:
     contract, rows = library("Numbers"), Operands(SEED).narrow(600)
     if dtype is Dtype.boolean:
         rows &= 1
-    register = rows.astype(np.bool_) if dtype is Dtype.boolean else rows.view(_REGISTER[dtype.reg])
+    register = rows.astype(np.bool_) if dtype is Dtype.boolean else rows.view(REGISTER[dtype.reg])
     stored = narrow(register, dtype).view(f"<u{dtype.size}")
     assert [contract("store", dtype.code, int(x)) for x in rows] == stored.tolist()
     bits = (rows & ((1 << 8 * dtype.size) - 1)).astype(f"<u{dtype.size}")

@@ -270,6 +270,7 @@ def operand_types(s: sequence.Sequence, t: int, op: sequence.Operation) -> list[
         sequence.PHILOX: [Reg.u32] * 4,
         sequence.COUNT: [Reg.u32, reg, reg, Reg.u32],
         sequence.RANK: [Reg.u32, Dtype.i32],
+        sequence.MULTIPLY_ADD: [Reg.i32] * 4,
     }
     if op.code in special:
         return special[op.code]
@@ -285,5 +286,6 @@ def show(bits: int, type: _Shown) -> str:
         return f"{bits:0{2 * type.size}x} = {bits_f32(sequence.load_one(bits, type))!r}"
     if type is Reg.f32:
         return f"{bits:08x} = {bits_f32(bits & 0xFFFFFFFF)!r}"
-    signed = bits - (1 << 32) if type in (Reg.i32, Dtype.i32) and bits >> 31 & 1 else bits
-    return f"{bits:0{2 * type.size if isinstance(type, Dtype) else 8}x} = {signed}"
+    size = type.size if isinstance(type, Dtype) else 4
+    signed = (type.reg if isinstance(type, Dtype) else type) is Reg.i32
+    return f"{bits:0{2 * size}x} = {bits - (bits >> 8 * size - 1 << 8 * size if signed else 0)}"

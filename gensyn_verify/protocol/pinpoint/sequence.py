@@ -34,11 +34,11 @@ from gensyn_verify.program.scalar import BY_CODE, OPERATIONS, ScalarProgram
 from gensyn_verify.program.types import Dtype, Reg, Shape, TensorType
 from gensyn_verify.protocol.sampler import permute
 
-STORE, COPY, ARGMAX, ARGMIN, POSITION, SCATTER, PHILOX, COUNT, RANK = range(128, 137)
+STORE, COPY, ARGMAX, ARGMIN, POSITION, SCATTER, PHILOX, COUNT, RANK, MULTIPLY_ADD = range(128, 138)
 NAMES = {
     **{code: op.name for code, op in BY_CODE.items()},
     STORE: "store", COPY: "copy", ARGMAX: "argmax", ARGMIN: "argmin", POSITION: "position", SCATTER: "scatter",
-    PHILOX: "philox", COUNT: "count", RANK: "rank",
+    PHILOX: "philox", COUNT: "count", RANK: "rank", MULTIPLY_ADD: "multiply_add",
 }  # fmt: skip
 NAN = 0x7FC00000
 NOWHERE = 0xFFFFFFFF  # the rank of a position that stands elsewhere in its row
@@ -299,12 +299,17 @@ class ScanSequence(Sequence):
 
 
 class DotSequence(Sequence):
-    """Chains of fma over the blocks of k; after each block but the first, the sum of blocks."""
+    """Chains of fma over the blocks of k; after each block but the first, the sum of blocks.
+
+    Products of i8 are added up modulo 2^32 by as many operations, in as many blocks, though their order is free.
+    """
 
     op: ops.Dot
 
     def setup(self) -> None:
         a, b = self.reads
+        self.reg = Reg.f32 if self.type.dtype.is_float else Reg.i32  # i32 is the result of i8 alone
+        self.multiply_add = _code("fma", Reg.f32) if self.reg is Reg.f32 else MULTIPLY_ADD
         m, n = self.type.shape[-2:]
         over, j = divmod(self.element, n)
         over, i = divmod(over, m)
@@ -324,21 +329,27 @@ class DotSequence(Sequence):
         start, end = self.blocks[block]
         k = t - max(block - 1, 0)  # behind each block but the first stands an addition
         if k == end:
-            return Operation(_code("add", Reg.f32), (Result(start + block - 2), Result(t - 1)))
+            return Operation(_code("add", self.reg), (Result(start + block - 2), Result(t - 1)))
         (a, step_a), (b, step_b) = self.places
         chain = ZERO if k == start else Result(t - 1)
-        return Operation(_code("fma", Reg.f32), (Element(0, a + k * step_a), Element(1, b + k * step_b), chain))
+        return Operation(self.multiply_add, (Element(0, a + k * step_a), Element(1, b + k * step_b), chain))
+
+    def execute(self, t: int, code: int, operands: SequenceOf[int]) -> int:
+        if code == MULTIPLY_ADD:
+            return (operands[0] * operands[1] + operands[2]) & 0xFFFFFFFF
+        return super().execute(t, code, operands)
 
     def results(self, tensors: SequenceOf[Array]) -> Array:
         if self.k == 0:
             return super().results(tensors)
         k = np.arange(self.k)
         a, b = (
-            self.registers(tensors, side, first + k * step).view(np.float32)
+            self.registers(tensors, side, first + k * step).view(_NUMPY[self.reg])
             for side, (first, step) in enumerate(self.places)
         )
         full = self.blocks[-1][0] // DOT_BLOCK  # blocks before the last, all of one length: side by side
-        out, total = [], np.float32(0)
+        out: list[Array] = []
+        total = _NUMPY[self.reg](0)
         with np.errstate(all="ignore"):
             chains = [
                 *_chains(*(side[: full * DOT_BLOCK].reshape(full, DOT_BLOCK) for side in (a, b))),
@@ -352,7 +363,9 @@ class DotSequence(Sequence):
 
 
 def _chains(a: Array, b: Array) -> Array:
-    """[blocks, k]: the fma chain of every block, from +0."""
+    """[blocks, k]: the chain of every block, from 0."""
+    if a.dtype == np.int32:
+        return np.cumsum(a * b, axis=1, dtype=np.int32)
     out = np.zeros((a.shape[1], a.shape[0]), np.float32)
     chain: Array = np.zeros(a.shape[0], np.float32)
     for k in range(a.shape[1]):

@@ -71,7 +71,7 @@ library Leaf {
     {
         for (; count != 0; --count) {
             uint256 rank = Bytes.u(leaf, offset + 1, 1);
-            if (Bytes.u(leaf, offset, 1) > 6 || rank > 8) revert BadLeaf();
+            if (Bytes.u(leaf, offset, 1) > 7 || rank > 8) revert BadLeaf();
             offset += 2 + 8 * rank + more;
         }
         return offset;
@@ -117,13 +117,13 @@ library Leaf {
         if (product > MAX_ELEMENTS) revert BadLeaf();
     }
 
-    /// @notice Bytes of an element of a dtype: f32, bf16, f16, i32, u32, u8, boolean.
+    /// @notice Bytes of an element of a dtype: f32, bf16, f16, i32, u32, u8, boolean, i8.
     function width(uint256 code) internal pure returns (uint256) {
-        return uint8(bytes7(0x04020204040101)[code]);
+        return uint8(bytes8(0x0402020404010101)[code]);
     }
 
     /// @notice Register type of a dtype: 0 f32, 1 i32, 2 u32, 3 boolean.
     function register(uint256 code) internal pure returns (uint256) {
-        return uint8(bytes7(0x00000001020203)[code]);
+        return uint8(bytes8(0x0000000102020301)[code]);
     }
 }

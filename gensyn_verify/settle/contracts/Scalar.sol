@@ -38,6 +38,7 @@ library Scalar {
         if (dtype == 1) return SoftFloat32.fromBf16(uint16(stored));
         if (dtype == 2) return SoftFloat32.fromF16(uint16(stored));
         if (dtype < 7) return stored;
+        if (dtype == 7) return uint32(int32(int8(uint8(stored))));
         revert UnknownDtype(dtype);
     }
 
@@ -46,7 +47,7 @@ library Scalar {
         if (dtype == 0) return SoftFloat32.canonical(register);
         if (dtype == 1) return SoftFloat32.toBf16(register);
         if (dtype == 2) return SoftFloat32.toF16(register);
-        if (dtype == 5) return register & 0xff;
+        if (dtype == 5 || dtype == 7) return register & 0xff;
         if (dtype < 7) return register;
         revert UnknownDtype(dtype);
     }

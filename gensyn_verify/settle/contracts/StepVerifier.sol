@@ -55,6 +55,7 @@ contract StepVerifier {
     uint8 internal constant PHILOX = 134;
     uint8 internal constant COUNT = 135;
     uint8 internal constant RANK = 136;
+    uint8 internal constant MULTIPLY_ADD = 137;
 
     uint256 private constant NEGATIVE_ZERO = 0x80000000;
     uint256 private constant BLOCK = 128;
@@ -184,6 +185,7 @@ contract StepVerifier {
         }
         if (o.code == COUNT) return uint32(a + (_before(o.dtype, b, o.x, operands[2], o.y) ? 1 : 0));
         if (o.code == RANK) return a == o.x ? o.y : 0xffffffff;
+        if (o.code == MULTIPLY_ADD) return uint32(a * b + operands[2]);
         revert UnknownOperation();
     }
 
@@ -412,12 +414,13 @@ contract StepVerifier {
         if (b >= blocks) b = blocks - 1;
         uint256 start = b == 0 ? 0 : (BLOCK + 1) * b - 1;
         uint256 i = q.t - start;
+        bool floats = Leaf.register(Leaf.dtype(leaf, q.output)) == 0; // else i8 are multiplied into i32
         if (i == (b == blocks - 1 ? k - BLOCK * b : BLOCK)) {
-            o.code = 0; // add.f32
+            o.code = _base(floats ? 0 : 1);
             o.operands[0] = _earlier(start - 1);
             o.operands[1] = _earlier(q.t - 1);
         } else {
-            o.code = 9; // fma.f32
+            o.code = floats ? 9 : MULTIPLY_ADD; // 9: fma.f32
             _factors(o, q, leaf, k, BLOCK * b + i);
             o.operands[2] = i == 0 ? _constant(0) : _earlier(q.t - 1);
         }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import strategies
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from gensyn_verify import backends
@@ -69,13 +70,16 @@ def every_kind() -> Program:
         g.broadcast(x, (3, BATCH, 10)), g.window(image, (2, 3), (1, 2), (2, 1)),
     ]  # fmt: skip
     rows = g.gather(w, label)
-    kept += [rows, g.scatter_add(rows, label, 10), g.sort(x)]
+    eight = g.slice(x, (0, 0), (BATCH, 8))  # of a position any of the low 3 bits may be wrong, and it stays in its row
+    kept += [rows, g.scatter_add(rows, label, 10), eight, g.sort(eight)]
     random = g.random(seed, step, (5, 7))
     kept += [random, g.map(lambda r: (r >> 8).to(Reg.f32) * 2.0**-24, random)]
     kept += g.scan(
         lambda a, b, x: (a + x, b.builder.select(x < 0.0, b, x)), [lr, g.slice(lr, (), ())],
         [g.reshape(x, (10, BATCH))], (10, BATCH),
     )  # fmt: skip
+    small = g.map(lambda w: (w * 40.0).to(Reg.i32), w, dtype=Dtype.i8)
+    kept += [small, g.dot(small, small, transpose_b=True, dtype=Dtype.i32)]  # k = 300: two blocks
     g.output("state", "w", both[0])
     g.output("state", "moment", moment)
     g.output("state", "seed", seed)
@@ -113,7 +117,9 @@ def training_programs(draw: st.DrawFn) -> Program:
             continue
     for n, value in enumerate(values[1:]):
         keep(g, f"kept{n:02}", value)
-    return g.build()
+    program = g.build()
+    assume(program.nodes)  # without any there is nothing to solve
+    return program
 
 
 @st.composite
@@ -157,11 +163,19 @@ def training_steps(draw: st.DrawFn) -> Program:
         bits = more(g.random(seed, step, (BATCH, draw(st.integers(1, 9)))))
         more(g.map(lambda r: (r >> 8).to(Reg.f32) * 2.0**-24, bits))
 
+    def integers() -> None:
+        some, others = (g.map(lambda a: (a * 50.0).to(Reg.i32), v, dtype=Dtype.i8) for v in (x, weight))
+        more(g.dot(some, others, dtype=Dtype.i32))
+        more(g.dot(others, others, transpose_b=True, dtype=Dtype.i32))
+        more(some)
+        more(others)
+
     def scan() -> None:
         start = g.reshape(g.slice(weight, (0, 0), (1, hidden)), (hidden,))
         more(*g.scan(lambda m, y: m.builder.fma(m, 0.9, y * 0.1), [start], [hidden_layer]))
 
-    for part in draw(st.permutations([gather_and_scatter, reduce, layout, noise, scan, lambda: more(g.sort(x))])):
+    parts = [gather_and_scatter, reduce, layout, noise, integers, scan, lambda: more(g.sort(x))]
+    for part in draw(st.permutations(parts)):
         part()
     gradient = more(g.dot(x, hidden_layer, transpose_a=True))
     moment = more(g.map(lambda m, d: m.builder.fma(m, 0.9, d), moment, gradient, dtype=moment.type.dtype))

@@ -67,6 +67,11 @@ def solvers(run: Run) -> Iterator[tuple[str, Solver, int | None]]:
         yield name, Solver(forged(value(kind), 0.5)), 2
     for name, n in (("sum", 0), ("argmax", 3)):
         yield f"reduce {name}", Solver(forged(value(ops.Reduce, n), 0.5)), 2
+    product = value(ops.Dot, 3)  # of i8
+    yield "dot of i8: a partial sum", Solver(forged(product, 0.5)), 2
+    yield "dot of i8: the element", wrong(product), 2
+    lie = Liar(forged(product, 0.2), Stage.OPERATION_OPEN, without_sign)
+    yield "dot of i8: an operand without its sign", lie, 2
     yield "a batch row", Solver(WrongRow(run, 2, "batch")), 2
     yield "a schedule scalar", Solver(WrongRow(run, 2, "scalar")), 2
     yield "a weight before the step", wrong(NAMES["w"], 1, 14), 2
@@ -78,6 +83,12 @@ def solvers(run: Run) -> Iterator[tuple[str, Solver, int | None]]:
         yield f"leaf: {name}", Solver(WrongLeaf(run, 2, place, change)), 2
     yield "a fold", Liar(wrong(node_value(program)).side, Stage.CHUNK_REVEAL, lambda k: ((bytes(32), *k[1:]),)), 2
     yield "a chunk", Liar(wrong(value(ops.Broadcast)).side, Stage.CHUNK_OPEN, lambda c: (bytes(len(c)),)), 2
+
+
+def without_sign(result: int, operands: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    a, b, c = operands
+    assert (a | b) >> 31, "neither is negative: choose another operation"
+    return result, (a & 0xFF, b & 0xFF, c)
 
 
 def node_value(program: Any) -> int:
@@ -100,7 +111,7 @@ def games() -> list[dict[str, Any]]:
     honest = [
         (f"{name}; the solver is honest", Solver(Side(run)), Challenger(solver.side), step)
         for name, solver, step in solvers(run)
-        if name.startswith(("map", "a weight", "an entry of the state"))
+        if name.startswith(("map", "dot of i8", "a weight", "an entry of the state"))
     ]
     dishonest = [(name, solver, Challenger(Side(run)), step) for name, solver, step in solvers(run)]
     for name, solver, challenger, step in dishonest + honest:

@@ -36,7 +36,7 @@ COMMENT = [
     "`operations` are some of the `length` operations: t, code, three operands, result, and of every operand where it",
     "lies: kind (0 constant, 1 earlier result, 2 element), dtype, raw, index (or the constant), tensor, its bytes.",
 ]
-F32, BF16, F16, I32, U32, U8, BOOL = Dtype.f32, Dtype.bf16, Dtype.f16, Dtype.i32, Dtype.u32, Dtype.u8, Dtype.boolean
+F32, BF16, F16, I32, U32, U8, BOOL, I8 = Dtype
 NAN = np.float32(np.nan)
 Case = tuple[str, ops.Op, list[Array], list[Dtype], list[int]]
 
@@ -47,6 +47,24 @@ def dots(rng: np.random.Generator) -> Iterator[Case]:
         y = random_tensor(rng, F32, (2, 3, k) if transposed else (k, 3), special=0)
         op = ops.Dot(bool(transposed), bool(transposed), dtype)
         yield f"dot of {k}", op, [x, y], [dtype, F32], [0, 11 if transposed else 5]
+
+
+def integers(rng: np.random.Generator) -> Iterator[Case]:
+    """What is particular to i8: its dot, loads with sign, stores of the low bits, an order with negative numbers."""
+    for k, transposed in ((0, 0), (1, 1), (193, 0), (322, 1)):
+        x = random_tensor(rng, I8, (k, 2) if transposed else (2, k))
+        y = random_tensor(rng, I8, (2, 3, k) if transposed else (k, 3))
+        op = ops.Dot(bool(transposed), bool(transposed), I32)
+        yield f"dot of {k} of i8", op, [x, y], [I8] * 2, [0, 11 if transposed else 5]
+    x = np.array([[-128, 127, -1, 3, -1], [100, 100, -3, 0, 0]], np.int8)
+    for op, name in enumerate(ops.REDUCTIONS):
+        yield f"{name} of i8", ops.Reduce(op, (1,), I32 if name.startswith("arg") else I8), [x], [I8], [0, 1]
+    yield "sum of i8 into i32", ops.Reduce(0, (1,), I32), [x], [I8], [0, 1]
+    index = np.array([0, 2, 0], np.int32)
+    yield "pad of i8", ops.Pad((0, 1), (0, 0), (0, 0), 0x80), [x], [I8], [0, 1]
+    yield "gather of i8", ops.Gather(), [x, index], [I8, I32], [0, 5]
+    yield "scatter_add of i8", ops.ScatterAdd(2, I8), [np.repeat(x[:1], 3, 0), index], [I8, I32], [0, 1]
+    yield "sort of i8", ops.Sort(), [x], [I8], [0, 3, 7]
 
 
 def reductions(rng: np.random.Generator) -> Iterator[Case]:
@@ -108,7 +126,7 @@ def scanned() -> ScalarProgram:
 
 def sequences(rng: np.random.Generator) -> Iterator[tuple[str, Sequence, list[Array]]]:
     """(name, sequence, operand tensors as stored bits)."""
-    for make in (dots, reductions, layouts, rows):
+    for make in (dots, reductions, layouts, rows, integers):
         for name, op, tensors, dtypes, elements in make(rng):
             reads = [TensorType(d, t.shape) for d, t in zip(dtypes, tensors, strict=True)]
             (type,) = op.infer(reads, [])
@@ -121,6 +139,10 @@ def sequences(rng: np.random.Generator) -> Iterator[tuple[str, Sequence, list[Ar
     scan = ops.Scan(0, (4, 3), (F32, BF16))
     for e in (1, 10):
         yield from multiple("scan", scan, scanned(), [(3,), (), (4, 1)], (F32, BF16, F32), e, rng)
+    b = ScalarBuilder()
+    total, x = b.input(Reg.i32), b.input(Reg.i32)
+    code, scan = b.build(total + x * 3), ops.Scan(0, (4,), (I8,))
+    yield from multiple("scan of i8", scan, code, [(), (4,)], (I8, I8), 3, rng)
     for role, shape, type, batch in (("batch", (23, 2), (5, 2), 5), ("scalar", (11, 2), (2,), 0)):
         data = random_tensor(rng, F16, shape, special=0)
         source = Source(role, shape[0], (3, 4) if batch else (0, 0), batch)

@@ -146,6 +146,9 @@ def test_shown_numbers() -> None:
     assert show(0x3F80, Dtype.bf16) == "3f80 = 1.0"
     assert show(0x7FC00000, Dtype.f32) == "7fc00000 = nan"
     assert show(7, Dtype.u8) == "07 = 7"
+    assert show(0xFE, Dtype.u8) == "fe = 254"
+    assert show(0xFE, Dtype.i8) == "fe = -2"
+    assert show(0x7E, Dtype.i8) == "7e = 126"
     assert show(0x3F800000_00000005, "best") == "3f800000 at 5"
 
 

@@ -1,7 +1,7 @@
 """Random disputes on the contracts: random training steps, faults of every kind at random places, sides that cheat in
 random ways. Whoever is honest wins.
 
-GENSYN_VERIFY_DISPUTES (default 1) times 210 disputes, three games each. A block and a fault give the same disputes
+GENSYN_VERIFY_DISPUTES (default 1) times 225 disputes, three games each. A block and a fault give the same disputes
 every time, for a version of Hypothesis.
 """
 
@@ -32,6 +32,7 @@ from test_game import dispute
 
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Program
+from gensyn_verify.program.types import Dtype
 from gensyn_verify.protocol.pinpoint.game import Game, Referee
 from gensyn_verify.protocol.pinpoint.players import Challenger, Solver
 from gensyn_verify.protocol.pinpoint.position import IllegalMoveError, Stage
@@ -53,7 +54,7 @@ KINDS: dict[str, tuple[type[ops.Op], ...]] = {
     "sort": (ops.Sort,),
     "scan": (ops.Scan,),
 }
-FAULTS = ["weight", "activation", "moment", "index", "data", *KINDS]
+FAULTS = ["weight", "activation", "moment", "index", "data", "i8 product", *KINDS]
 contract_only = pytest.mark.parametrize("referee", ["contract"], indirect=True)
 
 
@@ -63,6 +64,8 @@ def places(program: Program, fault: str) -> list[int]:
             for v in range(first, first + len(node.types))]  # fmt: skip
     if fault in KINDS:
         found = [v for v, node in made if isinstance(node.op, KINDS[fault])]
+    elif fault == "i8 product":
+        found = [v for v, node in made if isinstance(node.op, ops.Dot) and node.op.dtype is Dtype.i32]
     elif fault == "activation":
         found = [v for v, node in made if isinstance(node.op, ops.Map | ops.Dot)]
     elif fault == "index":

@@ -110,6 +110,27 @@ def test_dot(k: int, dtype: Dtype, rng: np.random.Generator) -> None:
         check_node(ops.Dot(bool(a), bool(b), dtype), [x, y], [dtype, Dtype.f32], rng)
 
 
+@pytest.mark.parametrize("k", [0, 1, 2, 128, 192, 193, 256, 320, 321, 769])
+def test_dot_of_i8(k: int, rng: np.random.Generator) -> None:
+    for a, b, batch_a, batch_b in ((0, 0, (), ()), (1, 0, (2,), ()), (0, 1, (), (2,)), (1, 1, (2, 2), (2, 2))):
+        x = random_tensor(rng, Dtype.i8, (*batch_a, *((k, 3) if a else (3, k))))
+        y = random_tensor(rng, Dtype.i8, (*batch_b, *((2, k) if b else (k, 2))))
+        check_node(ops.Dot(bool(a), bool(b), Dtype.i32), [x, y], [Dtype.i8] * 2, rng)
+
+
+def test_a_dot_of_i8_goes_around() -> None:
+    """2^17 products of -128 by -128 are 2^31: -2^31 in i32."""
+    n, i8 = 2**17, Dtype.i8
+    reads, out = [TensorType(i8, (1, n)), TensorType(i8, (n, 1))], TensorType(Dtype.i32, (1, 1))
+    s = sequence(ops.Dot(False, False, Dtype.i32), reads, out)
+    results = s.results([stored_bits(np.full(n, -128, np.int8))] * 2)
+    assert results[:3].tolist() == [1 << 14, 2 << 14, 3 << 14]
+    assert results[-1] == 1 << 31
+    minus_one, code = 0xFFFFFFFF, s.operation(0).code
+    assert s.execute(0, code, (minus_one, 5, 3)) == 0xFFFFFFFE
+    assert s.execute(0, code, (minus_one, minus_one, 0x7FFFFFFF)) == 0x80000000
+
+
 @pytest.mark.parametrize("name", ops.REDUCTIONS)
 @pytest.mark.parametrize("n", [0, 1, 2, 63, 64, 65, 130, 2047, 2048, 2049, 4100])
 def test_reduce(name: str, n: int, rng: np.random.Generator) -> None:
