@@ -1,7 +1,7 @@
-"""dot beside torch.mm, NumPy and scipy-openblas32.
+"""dot beside torch.mm, NumPy and scipy-openblas32; of i8 beside torch._int_mm.
 
     pytest bench/bench_dot.py --benchmark-only      the squares of the acceptance, one and two threads
-    python bench/bench_dot.py [SET ...] [--threads 1 2]    tables; sets: squares transposed transformer vectors small
+    python bench/bench_dot.py [SET ...] [--threads 1 2]    tables; sets: squares transposed transformer vectors small i8
                                                            (all of them if none is named)
 
 Before the times: a sample of rows and columns equals the reference backend, the whole result every vectorised
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from typing import NamedTuple
 
 import common
 import numpy as np
@@ -24,6 +25,18 @@ from gensyn_verify.backends.arrays import Array
 from gensyn_verify.program import Dtype, Program, ProgramBuilder, TensorType
 
 Case = tuple[int, int, int, bool, bool]  # m, n, k, transpose_a, transpose_b
+
+
+class Int8(NamedTuple):
+    """A case of i8 into i32."""
+
+    m: int
+    n: int
+    k: int
+    transpose_a: bool = False
+    transpose_b: bool = False
+
+
 SQUARES: list[Case] = [(s, s, s, False, False) for s in (256, 512, 1024, 2048)]
 CASES: dict[str, list[Case]] = {
     "squares": SQUARES,
@@ -57,13 +70,20 @@ CASES: dict[str, list[Case]] = {
         (16, 16, 16, False, False),
         (128, 128, 128, False, False),
     ],
+    "i8": [
+        Int8(512, 512, 512),
+        Int8(1024, 1024, 1024),
+        Int8(1024, 1024, 1024, False, True),
+        Int8(256, 3072, 768, False, True),
+    ],
 }
 
 
-def dot_program(a: tuple[int, ...], b: tuple[int, ...], transpose_a: bool, transpose_b: bool) -> Program:
+def dot_program(a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> Program:
+    dtype, out = (Dtype.i8, Dtype.i32) if a.dtype == np.int8 else (Dtype.f32, Dtype.f32)
     g = ProgramBuilder()
-    x, y = g.input("batch", "a", TensorType(Dtype.f32, a)), g.input("batch", "b", TensorType(Dtype.f32, b))
-    g.output("metric", "c", g.dot(x, y, transpose_a, transpose_b))
+    x, y = g.input("batch", "a", TensorType(dtype, a.shape)), g.input("batch", "b", TensorType(dtype, b.shape))
+    g.output("metric", "c", g.dot(x, y, transpose_a, transpose_b, out))
     return g.build()
 
 
@@ -73,7 +93,7 @@ def check_sample(a: Array, b: Array, transpose_a: bool, transpose_b: bool, c: Ar
     rows, columns = (np.sort(rng.permutation(size)[:8]) for size in c.shape)
     few_a = np.ascontiguousarray(a[:, rows] if transpose_a else a[rows])
     few_b = np.ascontiguousarray(b[columns] if transpose_b else b[:, columns])
-    program = dot_program(few_a.shape, few_b.shape, transpose_a, transpose_b)
+    program = dot_program(few_a, few_b, transpose_a, transpose_b)
     wanted = common.backends.evaluate(program, {"a": few_a, "b": few_b}, "reference")["c"]
     assert common.bits(c[np.ix_(rows, columns)]) == common.bits(wanted), "differs from the reference backend"
 
@@ -97,15 +117,21 @@ def engines(case: Case) -> dict[str, Call]:
     """Every engine on the same operands; ours is checked."""
     m, n, k, transpose_a, transpose_b = case
     rng = np.random.default_rng(1)
-    a = rng.standard_normal((k, m) if transpose_a else (m, k)).astype(np.float32)
-    b = rng.standard_normal((n, k) if transpose_b else (k, n)).astype(np.float32)
-    program = dot_program(a.shape, b.shape, transpose_a, transpose_b)
+    shapes = (k, m) if transpose_a else (m, k), (n, k) if transpose_b else (k, n)
+    if isinstance(case, Int8):
+        a, b = (rng.integers(-128, 128, shape, np.int8) for shape in shapes)
+    else:
+        a, b = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    program = dot_program(a, b, transpose_a, transpose_b)
     ours = Native(program, {"a": a, "b": b})
     check_sample(a, b, transpose_a, transpose_b, ours.outputs["c"])
     common.check_bits(program, {"a": a, "b": b}, portable=m * n * k < 1 << 26)
 
     x, y = a.T if transpose_a else a, b.T if transpose_b else b
     u, v = (torch.from_numpy(t).T if flag else torch.from_numpy(t) for t, flag in ((a, transpose_a), (b, transpose_b)))
+    if isinstance(case, Int8):
+        assert torch.equal(torch._int_mm(u, v), torch.from_numpy(ours.outputs["c"])), "differs from torch"
+        return {OURS: ours.run, "torch": lambda: torch._int_mm(u, v)}
     c, d, e = np.empty((m, n), np.float32), torch.empty(m, n), np.empty((m, n), np.float32)
     return {
         OURS: ours.run,
@@ -118,7 +144,7 @@ def engines(case: Case) -> dict[str, Call]:
 def measure(case: Case, n_threads: int) -> tuple[Row, Call]:
     m, n, k, transpose_a, transpose_b = case
     calls = engines(case)
-    title = f"dot {m}x{n}x{k} {'NT'[transpose_a]}{'NT'[transpose_b]}"
+    title = f"dot {'i8 ' * isinstance(case, Int8)}{m}x{n}x{k} {'NT'[transpose_a]}{'NT'[transpose_b]}"
     return common.compare(title, calls, n_threads, work=2.0 * m * n * k, unit="GF"), calls[OURS]
 
 

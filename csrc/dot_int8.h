@@ -18,8 +18,8 @@ constexpr int64_t INT8_ROWS = 16 * MR, INT8_COLUMNS = 16 * NR;  // of a block of
 
 struct Pairs {
     static constexpr int VALUES = 2;
-    static uint32_t word(const int8_t* x) { return uint32_t(uint16_t(x[0])) | uint32_t(x[1]) << 16; }
-    static uint32_t word_of_a(const int8_t* x) { return word(x); }
+    static uint32_t word(const int8_t* x, int64_t step) { return uint32_t(uint16_t(x[0])) | uint32_t(x[step]) << 16; }
+    static constexpr uint32_t FLIP_A = 0;
     static U bias(U) { return U{}; }
     // |a b + a' b'| is at most 2^15.
     static U add_products(U a, U b, U acc) {
@@ -41,12 +41,11 @@ struct Pairs {
 // The instruction wants a without sign: a + 128 is multiplied, and 128 b subtracted from every sum in advance.
 struct Quads {
     static constexpr int VALUES = 4;
-    static uint32_t word(const int8_t* x) {
-        uint32_t bytes;
-        std::memcpy(&bytes, x, 4);
-        return bytes;
+    static uint32_t word(const int8_t* x, int64_t step) {
+        const auto byte = [&](int i) { return uint32_t(uint8_t(x[i * step])) << 8 * i; };
+        return byte(0) | byte(1) | byte(2) | byte(3);
     }
-    static uint32_t word_of_a(const int8_t* x) { return word(x) ^ 0x80808080u; }
+    static constexpr uint32_t FLIP_A = 0x80808080;
     static U bias(U b) { return U{} - add_products(splat(uint32_t(0x80808080u)), b, U{}); }
     static U add_products(U a, U b, U acc) {
         asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));  // an intrinsic would want all of this file for VNNI
@@ -59,24 +58,30 @@ struct Quads {
 };
 #endif
 
-// rows x count (k) elements of x to out[r * row + word * step], made by `make`; what is missing of the last word is 0.
-template <int values, class Make>
-void pack_words(const Side& x, int64_t rows, int64_t count, uint32_t* out, int64_t row, int64_t step, Make make) {
+// rows x count (k) elements of x to out[r * row + word * step], all bits of `flip` flipped; what is missing of the last
+// word is 0.
+template <class Words>
+void pack_words(const Side& x, int64_t rows, int64_t count, uint32_t* out, int64_t row, int64_t step, uint32_t flip) {
     const int8_t* const data = static_cast<const int8_t*>(x.data);
-    const auto some = [&](int64_t r, int64_t k, int64_t n) {
-        int8_t part[values] = {};
-        for (int64_t i = 0; i < n; i++) part[i] = data[r * x.row + (k + i) * x.step];
-        return make(part);
-    };
-    const int64_t whole = count / values;
+    const int64_t whole = count / Words::VALUES, rest = count % Words::VALUES;
     if (x.row != 1)
         for (int64_t r = 0; r < rows; r++)
-            for (int64_t w = 0; w < whole; w++) out[r * row + w * step] = make(data + r * x.row + w * values);
+            for (int64_t w = 0; w < whole; w++)
+                out[r * row + w * step] = Words::word(data + r * x.row + w * Words::VALUES, 1) ^ flip;
     else
-        for (int64_t w = 0; w < whole; w++)
-            for (int64_t r = 0; r < rows; r++) out[r * row + w * step] = some(r, w * values, values);
-    if (count % values)
-        for (int64_t r = 0; r < rows; r++) out[r * row + whole * step] = some(r, whole * values, count % values);
+        for (int64_t w = 0; w < whole; w++) {
+            const int8_t* from = data + w * Words::VALUES * x.step;
+            uint32_t* const to = out + w * step;
+            if (row == 1)
+                for (int64_t r = 0; r < rows; r++) to[r] = Words::word(from + r, x.step) ^ flip;
+            else
+                for (int64_t r = 0; r < rows; r++) to[r * row] = Words::word(from + r, x.step) ^ flip;
+        }
+    for (int64_t r = 0; rest && r < rows; r++) {
+        int8_t last[Words::VALUES] = {};
+        for (int64_t i = 0; i < rest; i++) last[i] = data[r * x.row + (count - rest + i) * x.step];
+        out[r * row + whole * step] = Words::word(last, 1) ^ flip;
+    }
 }
 
 // c (+)= a[mr, words] times a panel of b: a row of what sums begin with, then the words.
@@ -140,8 +145,7 @@ void multiply_words(const Side& a, const Side& b, int64_t m, int64_t n, int64_t 
             const int64_t columns = std::min(INT8_COLUMNS, n - j0);
             for (int64_t j = 0; j < columns; j += NR) {
                 uint32_t* const panel = panels + j * (words + 1);
-                pack_words<Words::VALUES>(b.at(0, j0 + j, k0), std::min<int64_t>(NR, columns - j), count, panel + NR, 1,
-                                          NR, Words::word);
+                pack_words<Words>(b.at(0, j0 + j, k0), std::min<int64_t>(NR, columns - j), count, panel + NR, 1, NR, 0);
                 for (int v = 0; v < NR; v += W) {
                     U bias{};
                     for (int64_t w = 1; w <= words; w++) bias += Words::bias(load<U>(panel + w * NR + v));
@@ -150,7 +154,7 @@ void multiply_words(const Side& a, const Side& b, int64_t m, int64_t n, int64_t 
             }
             for (int64_t i0 = 0; i0 < m; i0 += INT8_ROWS) {
                 const int64_t height = std::min(INT8_ROWS, m - i0);
-                pack_words<Words::VALUES>(a.at(0, i0, k0), height, count, rows, words, 1, Words::word_of_a);
+                pack_words<Words>(a.at(0, i0, k0), height, count, rows, words, 1, Words::FLIP_A);
                 for (int64_t j = 0; j < columns; j += NR) {
                     const int width = int(std::min<int64_t>(NR, columns - j)), vectors = (width + W - 1) / W;
                     for (int64_t i = 0; i < height; i += MR)
