@@ -52,6 +52,7 @@ class Case:
     flops: float = 0.0
     nbytes: float = 0.0
     checked: bool = True
+    integers: bool = False  # `flops` counts operations on integers: no share of the peak of fp32
 
 
 @dataclass
@@ -80,6 +81,20 @@ def product(m: int, n: int, k: int, transposed: tuple[bool, bool] = (False, Fals
     name = f"{batch or 1}x{m}x{n}x{k} {'NT'[transposed[0]]}{'NT'[transposed[1]]}"
     work = 2.0 * max(batch, 1) * m * n * k
     return Case(name, g.build(), inputs, peer, flops=work, checked=work < 3e10)
+
+
+def int8_product(m: int, n: int, k: int) -> Case:
+    """With b transposed, as torch._int_mm, which knows CPUs and CUDA, takes it best."""
+    g, shapes = ProgramBuilder(), {"a": (m, k), "b": (n, k)}
+    a, b = (g.input("batch", name, TensorType(Dtype.i8, s)) for name, s in shapes.items())
+    g.output("metric", "c", g.dot(a, b, transpose_b=True, dtype=Dtype.i32))
+    rng = np.random.default_rng(0)
+    inputs = {name: rng.integers(-128, 128, s, np.int8) for name, s in shapes.items()}
+    work = 2.0 * m * n * k
+    return Case(
+        f"{m}x{n}x{k} NT i8", g.build(), inputs, lambda t: torch._int_mm(t["a"], t["b"].mT), flops=work,
+        checked=work < 1e12, integers=True,
+    )  # fmt: skip
 
 
 def elementwise(name: str, count: int, function: Callable[..., Any], arity: int, peer: Callable[..., Any]) -> Case:
@@ -154,6 +169,11 @@ def sets(scale: float) -> dict[str, list[Callable[[], Case]]]:
             lambda: product(s(768), s(3072), s(8192), (True, False)),
             lambda: product(s(16), s(4096), s(4096), (False, True)),
             lambda: product(s(256), s(256), s(64), (False, True), batch=s(96)),
+        ],
+        "dot-int8": [
+            lambda: int8_product(s(4096), s(4096), s(4096)),
+            lambda: int8_product(s(8192), s(3072), s(768)),
+            lambda: int8_product(s(32), s(4096), s(4096)),
         ],
         "linear": [lambda: linear(s(8192), s(3072), s(768))],
         "map": [
@@ -240,14 +260,14 @@ def measure(of_set: str, case: Case, name: DeviceName, peaks: tuple[float, float
     ours = clock.time(machine.run, smoke)
     theirs = None
     device = Clock(name.kind, name.number).torch_device
-    if case.peer is not None and has_torch_device(device):
+    if case.peer is not None and has_torch_device(device) and not (case.integers and device.type == "mps"):
         tensors = {n: torch.from_numpy(a).to(device) for n, a in case.inputs.items()}
         peer = Clock(name.kind, name.number)
         theirs = median(peer.time(lambda: case.peer(tensors), smoke))  # type: ignore[misc]
     ms = median(ours)
     rate = (case.flops or case.nbytes) / (ms * 1e-3) if ms else 0.0
-    peak = peaks and (peaks[0] if case.flops else peaks[1]) * 1e12
-    shown = f"{rate * 1e-12:.2f} {'TFLOP/s' if case.flops else 'TB/s'}"
+    peak = (peaks[0] if case.flops else peaks[1]) * 1e12 if peaks and not case.integers else None
+    shown = f"{rate * 1e-12:.2f} {'TOP/s' if case.integers else 'TFLOP/s' if case.flops else 'TB/s'}"
     ratio = theirs / ms if theirs is not None and ms else None
     return Result(of_set, case.name, ms, theirs, ratio, shown, rate / peak if peak else None, ours)
 

@@ -37,7 +37,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from gensyn_verify.backends.cuda import kernels
-from gensyn_verify.backends.cuda.launch import DOT_BLOCK, DOT_STEP, DOT_TILES, SORT_TILE, THREADS, Launches
+from gensyn_verify.backends.cuda.launch import (
+    DOT_BLOCK,
+    DOT_STEP,
+    DOT_TILES,
+    INT8_SHARED,
+    SORT_TILE,
+    THREADS,
+    Launches,
+)
 from gensyn_verify.backends.cuda.machine import HASH_THREADS
 
 RESULT = Path(__file__).resolve().parent / "results" / "roofline.json"
@@ -268,8 +276,8 @@ def resources() -> dict[str, dict[str, dict[str, int]]]:
     Shared memory is what a launch asks for, at most.
     """
     asked = {f"gv_dot_{size}": Launches.dot_shared(size, True) for size in DOT_TILES} | {
-        "gv_extreme": 8 * THREADS // 32, "gv_sum_columns": 4 * THREADS, "gv_transpose": 4 * 32 * 33,
-        "gv_sort_tile": 8 * SORT_TILE, "gv_blake3_chunks": 4 * 17 * HASH_THREADS,
+        "gv_dot_int8": INT8_SHARED, "gv_extreme": 8 * THREADS // 32, "gv_sum_columns": 4 * THREADS,
+        "gv_transpose": 4 * 32 * 33, "gv_sort_tile": 8 * SORT_TILE, "gv_blake3_chunks": 4 * 17 * HASH_THREADS,
     }  # fmt: skip
     found: dict[str, dict[str, dict[str, int]]] = {}
     for module, architectures in kernels.built().items():

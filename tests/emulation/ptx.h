@@ -655,6 +655,7 @@ class Runner {
         uint64_t at = address(i.args[1]);
         if (i.space == 'p' && i.args[1].slot < 0) at = reinterpret_cast<uint64_t>(parameters_) + i.args[1].value;
         if (i.space == 's') at = shared(at);
+        if (at % uint64_t(i.width * bytes(i.type))) emulation::fail("a load that is not aligned");
         for (int n = 0; n < i.width; n++) {
             const uint64_t x = fetch(pointer(at + uint64_t(n * bytes(i.type))), bytes(i.type));
             set(i.width > 1 ? i.args[0].items[size_t(n)] : i.args[0], uint64_t(extend(x, i.type)));

@@ -24,11 +24,12 @@ from strategies import chains, programs, random_inputs, random_tensor, row_graph
 
 from gensyn_verify import _native, backends
 from gensyn_verify.backends import cuda
-from gensyn_verify.backends.arrays import Array
+from gensyn_verify.backends.arrays import CARRIER, Array
 from gensyn_verify.backends.cuda import driver, launch
 from gensyn_verify.backends.device.executor import Executor
 from gensyn_verify.backends.device.fuse import fuse_maps, maps_behind_dots, prepared
-from gensyn_verify.backends.device.plan import Epilogue, Plan, Rows, make_plan
+from gensyn_verify.backends.device.plan import Dot, Epilogue, Plan, Rows, make_plan
+from gensyn_verify.backends.device.pointers import DeviceTensor
 from gensyn_verify.errors import BackendError, LimitError, MalformedError
 from gensyn_verify.program import ops
 from gensyn_verify.program.program import Program, ProgramBuilder, Value
@@ -143,6 +144,20 @@ def test_dot_of_int8_in_a_batch(way: str, batched: tuple[bool, bool]) -> None:
             TensorType(i8, ((5, *t.shape) if many else t.shape)) for t, many in zip(int8(m, n, k), batched, strict=True)
         )
         check(one(ops.Dot(False, False, i32), a, b))
+
+
+def test_dot_of_int8_that_begins_within_a_word(way: str) -> None:
+    """Rows of whole words, of a matrix that is a view of a longer tensor."""
+    g = ProgramBuilder()
+    for name, m, n, k in (("along_k", 9, 5, 16), ("along_rows", 8, 12, 6)):
+        a, b = (g.input("batch", f"{name}{i}", TensorType(i8, (rows * k + 3,))) for i, rows in enumerate((m, n)))
+        a, b = g.slice(a, (3,), (m * k,)), g.slice(b, (3,), (n * k,))
+        turned = name == "along_rows"
+        a, b = g.reshape(a, (k, m) if turned else (m, k)), g.reshape(b, (k, n) if turned else (n, k))
+        g.output("metric", name, g.dot(a, b, turned, not turned, i32))
+    program = g.build()
+    assert [c.a % 4 for c in planned(program).calls if isinstance(c, Dot)] == [3, 3]
+    check(program)
 
 
 def test_dot_of_int8_wraps(way: str) -> None:
@@ -614,6 +629,12 @@ def test_tensors_on_the_device_are_read_and_shown_by_address(standin: None) -> N
     assert (shown["typestr"], shown["stream"]) == ("<f4", None)
 
 
+def test_tensors_on_the_device_have_a_name_for_every_dtype() -> None:
+    for dtype in Dtype:
+        told = DeviceTensor(TensorType(dtype, (3,)), 64).__cuda_array_interface__
+        assert np.dtype(told["typestr"]) == CARRIER[dtype]
+
+
 def test_tensors_on_the_device_are_checked(standin: None) -> None:
     g = ProgramBuilder()
     g.output("state", "w", g.input("state", "w", TensorType(f32, (3, 5))))
@@ -669,5 +690,5 @@ def test_the_benchmark_of_devices_runs(standin: None, monkeypatch: pytest.Monkey
     runpy.run_path(str(bench / "bench_device.py"), run_name="__main__")
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["device"]["device"].startswith("emulation")
-    measured = "dot dot-transformer linear map reduce rows hash step"
+    measured = "dot dot-transformer dot-int8 linear map reduce rows hash step"
     assert {r["set"] for r in results["results"]} == set(measured.split())

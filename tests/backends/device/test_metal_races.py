@@ -45,8 +45,15 @@ class Recorder(HostLibrary):
 
 
 def product(g: ProgramBuilder) -> list[Value]:
-    """Two groups, three steps."""
-    return [g.dot(*(g.input("batch", n, TensorType(Dtype.f32, s)) for n, s in (("a", (5, 40)), ("b", (40, 70)))))]
+    """Two groups, three steps, of floats and of i8."""
+    return [
+        g.dot(
+            g.input("batch", f"a_{of.name}", TensorType(of, (5, 40))),
+            g.input("batch", f"b_{of.name}", TensorType(of, (40, 70))),
+            dtype=to,
+        )
+        for of, to in ((Dtype.f32, Dtype.f32), (Dtype.i8, Dtype.i32))
+    ]
 
 
 def others(g: ProgramBuilder) -> list[Value]:
