@@ -148,6 +148,18 @@ def dot_program(
     return g.build()
 
 
+HASHED = (0, 1, 3, 63, 64, 65, 1023, 1024, 1025, 2048, 2049, 3 << 10, 4097, 31 << 10, (33 << 10) + 5, 70000, 96 << 10)
+
+
+def kept_bytes() -> tuple[Program, dict[str, Array]]:
+    """A program that keeps tensors of `HASHED` bytes, and such tensors."""
+    g, rng = ProgramBuilder(), np.random.default_rng(1)
+    state = {f"s{n:06}": rng.integers(0, 256, n, np.uint8) for n in HASHED}
+    for name, array in state.items():
+        g.output("state", name, g.input("state", name, TensorType(Dtype.u8, array.shape)))
+    return g.build(), state
+
+
 def rows_program(dtype: Dtype, out: Dtype, rows: int, row: list[int], index: list[int]) -> Program:
     """Rows of "data" and "source" by the indices "where": gathered, added, and added into `out` where it fits."""
     g = ProgramBuilder()

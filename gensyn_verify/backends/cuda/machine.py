@@ -13,6 +13,7 @@ import numpy as np
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.cuda import driver, kernels
 from gensyn_verify.backends.cuda.launch import Launch, Launches
+from gensyn_verify.backends.device.hashing import forest
 from gensyn_verify.backends.device.plan import ALIGN, Plan
 from gensyn_verify.backends.device.pointers import DeviceTensor
 from gensyn_verify.errors import LimitError
@@ -184,40 +185,25 @@ class _Hashes:
 
     def __init__(self, spans: Sequence[tuple[int, int]], stream: driver.Stream) -> None:
         self._count = len(spans)
-        levels = [[max(1, -(-(end - begin) // 1024)) for begin, end in spans]]
-        while max(levels[-1], default=1) > 1:
-            levels.append([-(-n // 2) for n in levels[-1]])
-        table, first = bytearray(), [_starts(level) for level in levels]
-        for depth, level in enumerate(levels):
-            parents = first[depth + 1] if depth + 1 < len(levels) else first[depth]
-            for i, (begin, end) in enumerate(spans):
-                row = (begin, end - begin, first[depth][i], level[i], parents[i])
-                table += struct.pack("<5q", *row)
-        self._tables = driver.Memory(max(len(table), 64))
-        # Levels take turns in two buffers, the first as large as the chunks.
-        sizes = [32 * max(1, sum(level)) for level in levels]
-        self._nodes = [driver.Memory(sizes[0]), driver.Memory(sizes[1] if len(sizes) > 1 else 32)]
-        stream.write(self._tables.address, np.frombuffer(bytes(table), np.uint8))
+        trees = forest(spans)
+        self._tables = driver.Memory(max(trees.rows.nbytes, 64))
+        self._nodes = [driver.Memory(n) for n in trees.node_bytes]
+        stream.write(self._tables.address, trees.rows.reshape(-1).view(np.uint8))
         stream.synchronize()
         self.launches = []
-        for depth, level in enumerate(levels):
+        for depth, total in enumerate(trees.nodes):
             kernel = "gv_blake3_parents" if depth else "gv_blake3_chunks"
-            total, rows = sum(level), max(depth - 1, 0)
             node, parent = self._nodes[(depth + 1) % 2].address, self._nodes[depth % 2].address
             if depth == 0:
                 node, parent = parent, 0
-            address = self._tables.address + 40 * self._count * rows
-            words = struct.pack("<6q", address, node, parent, self._count, total, 1)
+            rows = self._tables.address + trees.rows[0].nbytes * max(depth - 1, 0)
+            words = struct.pack("<6q", rows, node, parent, self._count, total, 1)
             grid = (max(1, -(-total // HASH_THREADS)), 1, 1)
             shared = 0 if depth else 4 * 17 * HASH_THREADS
             if total:
                 self.launches.append(Launch("blake3", kernel, grid, HASH_THREADS, shared, (words,)))
-        self._roots = self._nodes[(len(levels) - 1) % 2].address
+        self._roots = self._nodes[(len(trees.nodes) - 1) % 2].address
 
     def read(self, stream: driver.Stream) -> list[bytes]:
         out = stream.read(self._roots, 32 * self._count).tobytes() if self._count else b""
         return [out[32 * i : 32 * i + 32] for i in range(self._count)]
-
-
-def _starts(level: Sequence[int]) -> list[int]:
-    return [0, *accumulate(level)][:-1]

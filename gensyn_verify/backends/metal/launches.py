@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gensyn_verify.backends.device import plan
+from gensyn_verify.backends.device.hashing import Forest
 from gensyn_verify.backends.device.plan import collapse
 from gensyn_verify.backends.metal.source import Arrangement, arrange
 from gensyn_verify.program.scalar import ScalarProgram
@@ -65,6 +66,36 @@ def copy(
     shape, strides = collapse(shape, [source, target])
     count = math.prod(shape)
     return flat("gv_copy", (at, to, size, count, *_axes(shape, strides[0]), *_axes(shape, strides[1])), count)
+
+
+def aligned(offset: int) -> int:
+    return -(-offset // plan.ALIGN) * plan.ALIGN
+
+
+@dataclass(frozen=True)
+class Hashing:
+    """Launches that hash, once the rows of their trees lie where they were told; the roots lie at `roots` then. Their
+    memory ends at `end`.
+    """
+
+    launches: list[Launch]
+    roots: int
+    end: int
+
+
+def hashing(trees: Forest, rows: int) -> Hashing:
+    """`rows`: where the rows of the trees will lie, and what else is needed behind them."""
+    first = rows + aligned(trees.rows.nbytes)
+    second = first + aligned(trees.node_bytes[0])
+    launches: list[Launch] = []
+    for level, total in enumerate(trees.nodes):
+        below, here = (first, second) if level % 2 else (second, first)
+        if level == 0:
+            launches += flat("gv_blake3_chunks", (rows, here, 0, trees.count, total), total)
+        else:
+            at = rows + trees.rows[0].nbytes * (level - 1)
+            launches += flat("gv_blake3_parents", (at, below, here, trees.count, total), total)
+    return Hashing(launches, first if len(trees.nodes) % 2 else second, second + aligned(trees.node_bytes[1]))
 
 
 def _axes(shape: Sequence[int], strides: Sequence[int]) -> list[int]:

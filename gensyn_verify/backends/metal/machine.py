@@ -1,7 +1,7 @@
 """A plan's arena in a Metal buffer, its calls as launches, and on the host the calls that a GPU may have got wrong.
 
-Behind the arena the buffer holds a flag a guarded call, a copy of the state that a step begins with, and scratch
-memory.
+Behind the arena the buffer holds a flag a guarded call, a copy of the state that a step begins with, scratch memory,
+and the trees of BLAKE3 over the state.
 
 A step runs whole, then the flags are read, once. If none is set every bit is right. Otherwise the step begins again
 from the copy, one call after the other, and a call whose flag is set is computed by the CPU from its operands; a call
@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gensyn_verify import _native
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.device import plan
+from gensyn_verify.backends.device.hashing import NODE, forest
 from gensyn_verify.backends.metal import source
 from gensyn_verify.backends.metal.host import HostCall, host_call
-from gensyn_verify.backends.metal.launches import FLAG_BYTES, Launch, Lowering, copy, flat, is_guarded
+from gensyn_verify.backends.metal.launches import FLAG_BYTES, Launch, Lowering, aligned, copy, flat, hashing, is_guarded
 
 
 class Library(Protocol):
@@ -50,11 +50,11 @@ class MetalMachine:
         scalars = plan_.program.scalar_programs
         guarded = [n for n, call in enumerate(plan_.plain) if is_guarded(call, scalars)]
         spans = _merged([p.span for p in plan_.states]) if guarded else []  # other inputs are only read
-        self._flags = _aligned(plan_.arena_bytes)
+        self._flags = aligned(plan_.arena_bytes)
         self._flag_of = {n: self._flags + FLAG_BYTES * i for i, n in enumerate(guarded)}
         spare = self._flags + FLAG_BYTES * len(guarded)  # of calls that are never risky
-        saved = _aligned(spare + FLAG_BYTES)
-        scratch = _aligned(saved + sum(end - begin for begin, end in spans))
+        saved = aligned(spare + FLAG_BYTES)
+        scratch = aligned(saved + sum(end - begin for begin, end in spans))
         self._save, self._restore = _both_ways(spans, saved)
 
         lowering = Lowering(scalars, scratch)
@@ -65,10 +65,14 @@ class MetalMachine:
         fixed = library.compile(source.kernels())
         maps = "\n".join(a.source(name) for a, name in lowering.arrangements.items())
         generated = library.compile(source.common() + maps) if maps else None
-        names = {launch.kernel for launches in (*self._launches, self._save, self._clear) for launch in launches}
+        self._trees = aligned(scratch + lowering.scratch_bytes)
+        hashed = hashing(forest([p.span for p in plan_.states]), self._trees)
+        launched = (*self._launches, self._save, self._clear, hashed.launches)
+        names = {launch.kernel for launches in launched for launch in launches}
         self._kernel = {n: getattr(generated if n in self.kernels else fixed, n) for n in names}
         self._library = library
-        self._buffer = library.buffer(max(scratch + lowering.scratch_bytes, 1))
+        self._bytes = hashed.end
+        self._buffer = library.buffer(self._bytes)
         self._calls = plan_.plain
         self._scalars = scalars
         self._host: dict[int, HostCall] = {}
@@ -81,7 +85,14 @@ class MetalMachine:
         return self._library.read(self._buffer, offset, nbytes)
 
     def roots(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        return [_native.blake3_root(self.read(begin, end - begin).data) for begin, end in spans]
+        """Of parts of the state."""
+        trees = forest(spans)
+        hashed = hashing(trees, self._trees)
+        assert hashed.end <= self._bytes, "more than the whole state"
+        self.write(self._trees, trees.rows.reshape(-1).view(np.uint8))
+        self._launch(hashed.launches)
+        roots = self.read(hashed.roots, NODE * trees.count).tobytes()
+        return [roots[NODE * i : NODE * (i + 1)] for i in range(trees.count)]
 
     def run(self) -> None:
         if self.host_calls:  # the step before needed the CPU, and moments that decay stay small
@@ -128,14 +139,10 @@ class MetalMachine:
             )
 
 
-def _aligned(offset: int) -> int:
-    return -(-offset // plan.ALIGN) * plan.ALIGN
-
-
 def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The bytes of all spans as few spans, whole words."""
     merged: list[tuple[int, int]] = []
-    for begin, end in sorted((b // plan.ALIGN * plan.ALIGN, _aligned(e)) for b, e in spans if e > b):
+    for begin, end in sorted((b // plan.ALIGN * plan.ALIGN, aligned(e)) for b, e in spans if e > b):
         if merged and begin <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:

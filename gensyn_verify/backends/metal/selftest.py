@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gensyn_verify import _native
 from gensyn_verify.backends import cpu, reference
 from gensyn_verify.backends.arrays import CARRIER, Array, narrow
 from gensyn_verify.backends.device.executor import Executor
@@ -94,7 +95,7 @@ def _operands() -> Array:
 
 
 def _program() -> Program:
-    """Every node kind, in the shapes for which there are kernels."""
+    """Every node kind, in the shapes for which there are kernels, and a state to be hashed."""
     g = ProgramBuilder()
     f32, f16, bf16, i32 = Dtype.f32, Dtype.f16, Dtype.bf16, Dtype.i32
     x, y, b = (g.input("batch", n, TensorType(f32, s)) for n, s in (("x", (70, 321)), ("y", (321, 65)), ("z", (321,))))
@@ -141,6 +142,7 @@ def _program() -> Program:
         *(g.reduce(op, bytes_, [1]) for op in ("sum", "min")),
         g.sort(bytes_),
     ]
+    g.output("state", "kept", g.input("state", "kept", TensorType(Dtype.u8, (5003,))))
     for n, value in enumerate(values):
         g.output("metric", f"value{n:02}", value)
     return g.build()
@@ -154,7 +156,7 @@ def _inputs(program: Program) -> dict[str, dict[str, Array]]:
             return narrow(rng.standard_normal(t.shape).astype(np.float32), t.dtype)
         return rng.integers(-128 if t.dtype is Dtype.i8 else 0, 44, t.shape).astype(CARRIER[t.dtype])
 
-    given = {role: {n: tensor(t) for n, t in program.inputs_of(role).items()} for role in ("batch", "scalar")}
+    given = {role: {n: tensor(t) for n, t in program.inputs_of(role).items()} for role in ("state", "batch", "scalar")}
     given["batch"]["special"] = SPECIAL
     return given
 
@@ -177,8 +179,13 @@ def check(library: Library) -> None:
             )
     program = _program()
     given = _inputs(program)
-    right = cpu.Executor(program).step(given["batch"], given["scalar"])
-    results = Executor(program, partial(MetalMachine, library=library)).step(given["batch"], given["scalar"])
+    metal = Executor(program, partial(MetalMachine, library=library))
+    exact = cpu.Executor(program)
+    exact.load(given["state"])
+    metal.load(given["state"])
+    right, results = (e.step(given["batch"], given["scalar"]) for e in (exact, metal))
     bad = [n for n, array in right.items() if results[n].tobytes() != array.tobytes()]
+    if metal.state_roots() != {n: _native.blake3_root(x.data) for n, x in given["state"].items()}:
+        bad.append("the roots")
     if bad:
         raise BackendError(f"backend metal: {', '.join(bad)} of its self-test differ from the CPU's: use cpu")

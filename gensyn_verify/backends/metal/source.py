@@ -14,7 +14,7 @@ from gensyn_verify.backends.device.plan import Map, Operand, Scan, collapse
 from gensyn_verify.program.scalar import ScalarProgram
 from gensyn_verify.program.types import Dtype
 
-FILES = ("common", "dot", "reduce", "move", "random", "sort")
+FILES = ("common", "dot", "reduce", "move", "random", "sort", "blake3")
 INT32_ELEMENTS = 1 << 31
 
 _FLOAT = {

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from emulation.fixtures import emulated, has_ptx
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from native import assert_same_bits
-from strategies import chains, programs, random_inputs, random_tensor, row_graphs
+from strategies import chains, kept_bytes, programs, random_inputs, random_tensor, row_graphs
 
 from gensyn_verify import _native, backends
 from gensyn_verify.backends import cuda
@@ -133,6 +134,15 @@ def int8(m: int, n: int, k: int, transposed: tuple[bool, bool] = (False, False))
 @pytest.mark.parametrize("shape", INT8_SHAPES)
 def test_dot_of_int8(way: str, shape: tuple[int, int, int], transposed: tuple[bool, bool]) -> None:
     """Ragged in every axis: rows that begin at whole words and rows that do not, words that k ends within."""
+    check(one(ops.Dot(*transposed, i32), *int8(*shape, transposed)))
+
+
+SIDES = st.integers(1, 200)
+
+
+@settings(settings.get_profile("emulation"), max_examples=20)
+@given(shape=st.tuples(SIDES, SIDES, SIDES), transposed=st.tuples(st.booleans(), st.booleans()))
+def test_random_dots_of_int8(way: str, shape: tuple[int, int, int], transposed: tuple[bool, bool]) -> None:
     check(one(ops.Dot(*transposed, i32), *int8(*shape, transposed)))
 
 
@@ -543,31 +553,8 @@ def training(model: str) -> tuple[Any, dict[str, Array]]:
 
 
 def test_roots_of_many_lengths(way: str) -> None:
-    lengths = [
-        0,
-        1,
-        3,
-        63,
-        64,
-        65,
-        1023,
-        1024,
-        1025,
-        2048,
-        2049,
-        3 * 1024,
-        4097,
-        31 * 1024,
-        33 * 1024 + 5,
-        70000,
-        150 * 1024 + 1,
-        96 * 1024,
-    ]
-    g = ProgramBuilder()
-    for n, length in enumerate(lengths):
-        g.output("state", f"s{n:02}", g.input("state", f"s{n:02}", TensorType(u8, (length,))))
-    executor, rng = cuda.make(g.build()), np.random.default_rng(1)
-    state = {f"s{n:02}": rng.integers(0, 256, length).astype(np.uint8) for n, length in enumerate(lengths)}
+    program, state = kept_bytes()
+    executor = cuda.make(program)
     executor.load(state)
     found = executor.state()
     assert found.roots(found) == {name: _native.blake3_root(array) for name, array in state.items()}

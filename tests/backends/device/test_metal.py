@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from metal_host import HostLibrary, needs_compiler, on_metal
 from native import assert_same_bits
-from strategies import programs, random_tensor, special_words
+from strategies import kept_bytes, programs, random_tensor, special_words
 
 from gensyn_verify import _native, backends
 from gensyn_verify.backends import reference
@@ -425,6 +425,29 @@ def test_steps_captured_from_pytorch(task: str) -> None:
     assert metal.state_roots() == {n: _native.blake3_root(a.tobytes()) for n, a in cpu.state().items()}
 
 
+def test_roots_of_many_lengths() -> None:
+    program, state = kept_bytes()
+    for seed in (0, 3):
+        executor = Executor(program, lambda plan, seed=seed: MetalMachine(plan, HostLibrary(seed)))  # type: ignore[misc]
+        executor.load(state)
+        found, wanted = executor.state(), {name: _native.blake3_root(array) for name, array in state.items()}
+        assert found.roots(found) == wanted
+        some = list(wanted)[1::3]
+        assert found.roots(some) == {name: wanted[name] for name in some}
+        assert found.roots([]) == {}
+
+
+@pytest.mark.parametrize("begin", [0, 1, 2, 5])
+def test_roots_at_any_alignment(begin: int) -> None:
+    g = ProgramBuilder()
+    g.output("state", "x", g.input("state", "x", TensorType(Dtype.u8, (3000,))))
+    x = np.random.default_rng(1).integers(0, 256, 3000, np.uint8)
+    executor = Executor(g.build(), lambda plan: MetalMachine(plan, HostLibrary()))
+    executor.load({"x": x})
+    at = executor._states["x"].offset + begin
+    assert executor._machine.roots([(at, at + 2500)]) == [_native.blake3_root(x[begin : begin + 2500])]
+
+
 # ---- through PyTorch --------------------------------------------------------------------------------------------
 
 
@@ -454,7 +477,7 @@ def test_tensors_of_pytorch_hold_the_arena() -> None:
 @pytest.mark.usefixtures("torch_on_host")
 def test_fast_math_and_other_simd_groups_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metal_host.Kernel, "thread_execution_width", 64)
-    with pytest.raises(BackendError, match="gv_copy runs in SIMD groups of 64 threads"):
+    with pytest.raises(BackendError, match="runs in SIMD groups of 64 threads"):
         MpsLibrary().compile(source.kernels())
     monkeypatch.setenv("PYTORCH_MPS_FAST_MATH", "1")
     with pytest.raises(BackendError, match="PYTORCH_MPS_FAST_MATH"):
