@@ -141,6 +141,52 @@ def test_a_model_in_bfloat16_keeps_its_state_as_torch_does(make: Optimizer) -> N
         }
 
 
+# ---- products of int8 ---------------------------------------------------------------------------------------------
+
+
+class Int8Product(torch.autograd.Function):
+    """x w^T with both sides rounded to int8, each with one scale a row; the gradients are those of the exact product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        (a, a_scale), (b, b_scale) = Int8Product.rounded(x), Int8Product.rounded(w)
+        return torch._int_mm(a, b.t()) * (a_scale * b_scale.t())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, w = ctx.saved_tensors
+        return grads[0] @ w, grads[0].t() @ x
+
+    @staticmethod
+    def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
+        scale = x.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127
+        return torch.round(x / scale).to(torch.int8), scale
+
+
+class Int8Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(20, 32), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(Int8Product.apply(x, self.first.weight) + self.first.bias)
+        return Int8Product.apply(h, self.head.weight) + self.head.bias  # type: ignore[no-any-return]
+
+
+def test_a_model_that_multiplies_int8_trains_as_in_pytorch() -> None:
+    task = Task(Int8Mlp, nn.CrossEntropyLoss(), TASKS["mlp"].batch)
+    stock, model = task.build(), task.build()
+    wanted = stock_run(task, stock, adamw(stock.parameters()), task.batches(30))
+    step = compile(model, task.loss, adamw(model.parameters()))
+    np.testing.assert_allclose([step(b).item() for b in task.batches(30)], wanted, rtol=2e-2)
+    assert wanted[-1] < 0.8 * wanted[0]
+    assert step.captured is not None
+    assert product_dtypes(step.captured).count(Dtype.i32) == 2
+    again = task.build()
+    on_both_backends(trace_step(again, task.loss, adamw(again.parameters()), task.batches(1)[0]), task.batches(3))
+
+
 # ---- loss scale --------------------------------------------------------------------------------------------------
 
 
