@@ -156,6 +156,15 @@ def test_dot_of_int8_in_a_batch(way: str, batched: tuple[bool, bool]) -> None:
         check(one(ops.Dot(False, False, i32), a, b))
 
 
+@pytest.mark.parametrize(("dtype", "out"), [(bf16, f16), (i8, i32)])
+def test_dot_of_more_matrices_than_a_grid_has(
+    standin: None, monkeypatch: pytest.MonkeyPatch, dtype: Dtype, out: Dtype
+) -> None:
+    monkeypatch.setattr(launch, "_GRID_Z", 2)
+    check(one(ops.Dot(False, True, out), TensorType(dtype, (5, 3, 7)), TensorType(dtype, (5, 2, 7))))
+    check(one(ops.Dot(False, True, out), TensorType(dtype, (5, 3, 7)), TensorType(dtype, (2, 7))))
+
+
 def test_dot_of_int8_that_begins_within_a_word(way: str) -> None:
     """Rows of whole words, of a matrix that is a view of a longer tensor."""
     g = ProgramBuilder()
