@@ -5,8 +5,8 @@
 The workloads are fixed: a set is named by what it measures, a case by its sizes. Every case compares bits with the CPU
 backend before it is timed (sums and products on a part where the whole would take minutes). Times are medians over
 repeats of many launches between two events; the device's own clock counts where it has one. PyTorch runs float32 with
-TF32 off. `share` is of the device's peak, where it is in the table below: fma for products of
-floats, none for those of integers, memory for the rest.
+TF32 off. `share` is of the device's peak, where it is in the table below: fma for products of floats, none for those of
+integers, memory for the rest.
 
 `--smoke` runs every case at a hundredth of its sides, once, to see that it works: its times mean nothing.
 """
