@@ -48,7 +48,16 @@ GV_API gv_status gv_set_threads(int n);
 
 typedef struct gv_program gv_program;
 
-typedef enum { GV_F32 = 0, GV_BF16 = 1, GV_F16 = 2, GV_I32 = 3, GV_U32 = 4, GV_U8 = 5, GV_BOOLEAN = 6, GV_I8 = 7 } gv_dtype;
+typedef enum {
+    GV_F32 = 0,
+    GV_BF16 = 1,
+    GV_F16 = 2,
+    GV_I32 = 3,
+    GV_U32 = 4,
+    GV_U8 = 5,
+    GV_BOOLEAN = 6,
+    GV_I8 = 7
+} gv_dtype;
 typedef enum { GV_STATE = 0, GV_BATCH = 1, GV_SCALAR = 2, GV_METRIC = 3 } gv_group;
 
 /* A named tensor of a program. `name` and `shape` belong to the program. */

@@ -18,9 +18,7 @@ static_assert(FLT_EVAL_METHOD == 0, "float is computed in a wider format (x87?)"
 namespace gv {
 
 enum class Dtype : uint8_t { f32 = 0, bf16 = 1, f16 = 2, i32 = 3, u32 = 4, u8 = 5, boolean = 6, i8 = 7 };
-inline constexpr int dtype_size(Dtype d) {
-    return d == Dtype::bf16 || d == Dtype::f16 ? 2 : d >= Dtype::u8 ? 1 : 4;
-}
+inline constexpr int dtype_size(Dtype d) { return d == Dtype::bf16 || d == Dtype::f16 ? 2 : d >= Dtype::u8 ? 1 : 4; }
 constexpr int MAX_RANK = 16;  // a window of a rank-8 tensor has rank 16
 
 // c[s, i, j] = blocked fma chain over k of a[s, i, k] * b[s, k, j], of i8 the exact sum modulo 2^32 in i32; c row-major

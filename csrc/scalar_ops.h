@@ -206,7 +206,7 @@ inline U load_element(const void* p) {
     else if constexpr (D == Dtype::u8)
         return __builtin_convertvector(load<Q>(static_cast<const uint8_t*>(p)), U);
     else if constexpr (D == Dtype::i8)
-        return (U)__builtin_convertvector(load<S>(static_cast<const int8_t*>(p)), I);
+        return (U) __builtin_convertvector(load<S>(static_cast<const int8_t*>(p)), I);
     else if constexpr (D == Dtype::boolean)
         return (U)(__builtin_convertvector(load<Q>(static_cast<const uint8_t*>(p)), U) != U{});
     else

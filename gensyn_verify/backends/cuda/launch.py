@@ -227,6 +227,10 @@ class Launches:
         size = self.dot_size(d, dtype)
         rows, columns, _ = DOT_TILES[size]
         tiles = (-(-d.m // rows), -(-d.n // columns))
+        if tiles[1] > _GRID_Z:
+            raise LimitError(
+                f"a dot with {d.n} columns on cuda: the limit of these tiles is {_GRID_Z * columns}; use cpu"
+            )
         count = d.batch * d.m * d.n
         split = (
             blocks > 1

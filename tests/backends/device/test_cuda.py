@@ -647,6 +647,18 @@ def test_tensors_on_the_device_are_checked(standin: None) -> None:
         executor.load({"w": zeros, "v": OnDevice(zeros, {})})
 
 
+def test_columns_beyond_a_grid() -> None:
+    """CUDA has at most 65,535 thread blocks along y, which the tiles of floats take."""
+
+    def launches(dtype: Dtype, out: Dtype) -> list[launch.Launch]:
+        program = one(ops.Dot(False, False, out), *(TensorType(dtype, s) for s in ((1, 1), (1, 1 << 25))))
+        return launch.Launches(make_plan(program, regions=False), 0, 1, 227 << 10, 90).launches
+
+    with pytest.raises(LimitError, match="33554432 columns on cuda: the limit of these tiles is 4194240"):
+        launches(f32, f32)
+    assert [one.grid for one in launches(i8, i32)] == [(1 << 19, 1, 1)]
+
+
 def test_errors_say_what_is_missing(standin: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = one(ops.Dot(False, False, f32), TensorType(f32, (2, 2)), TensorType(f32, (2, 2)))
     with pytest.raises(BackendError, match="cuda:3 does not exist: there are 1"):
