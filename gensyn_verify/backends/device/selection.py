@@ -11,7 +11,7 @@ FLUSHED = "where a subnormal may have been flushed"
 TABLE: dict[str, dict[str, str]] = {
     "map": {"cuda": "PTX from the scalar program", "triton": "Triton from the scalar program",
             "metal": f"Metal from the scalar program; cpu {FLUSHED}"},
-    "dot": {"cuda": "gv_dot_*, of i8 gv_dot_int8_*", "triton": "triton_dot",
+    "dot": {"cuda": "gv_dot_*, of i8 gv_dot_int8_*", "triton": "triton_dot, of i8 on matrix units",
             "metal": f"gv_dot, of i8 gv_dot_int8; cpu {FLUSHED}"},
     "reduce": {"cuda": "gv_sum_*, gv_extreme", "triton": "triton_reduce", "metal": f"gv_reduce; cpu {FLUSHED}"},
     "layout": {"cuda": "gv_copy, gv_transpose, gv_fill", "triton": "triton_copy", "metal": "gv_copy, gv_fill"},
