@@ -170,7 +170,7 @@ void multiply_words(const Side& a, const Side& b, int64_t m, int64_t n, int64_t 
 // c[m, n], rows c_row apart, of a[m, k] and b[k, n]; k > 0
 void multiply_int8(const Side& a, const Side& b, int64_t m, int64_t n, int64_t k, uint32_t* c, int64_t c_row) {
 #if defined(GV_ISA_avx512)
-    if (Quads::supported()) return multiply_words<Quads>(a, b, m, n, k, c, c_row);
+    if (k > Pairs::VALUES && Quads::supported()) return multiply_words<Quads>(a, b, m, n, k, c, c_row);
 #endif
     multiply_words<Pairs>(a, b, m, n, k, c, c_row);
 }

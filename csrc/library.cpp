@@ -255,7 +255,7 @@ gv_status gv_group_root(const gv_tensor* tensors, const uint8_t (*tensor_roots)[
         std::vector<gv::TensorType> types;
         for (size_t i = 0; i < count; i++) {
             const gv_tensor& t = tensors[i];
-            check(t.name && t.dtype >= GV_F32 && t.dtype <= GV_BOOLEAN && t.rank >= 0 && t.rank <= 8, "no tensor type");
+            check(t.name && t.dtype >= GV_F32 && t.dtype <= GV_I8 && t.rank >= 0 && t.rank <= 8, "no tensor type");
             check(t.rank == 0 || t.shape, "a tensor without its shape");
             names.emplace_back(t.name);
             check(names.back().size() <= 200, "a name has at most 200 characters");

@@ -87,7 +87,7 @@ void write_file(const char* folder, const char* sub, const char* name, const voi
 /* ---- tensors: one possible name and one possible header for a type and a root, so nothing is parsed */
 
 static void tensor_name(char* name, size_t size, const gv_tensor* t, const uint8_t root[32]) {
-    static const char* const dtypes[] = {"f32", "bf16", "f16", "i32", "u32", "u8", "boolean"};
+    static const char* const dtypes[] = {"f32", "bf16", "f16", "i32", "u32", "u8", "boolean", "i8"};
     char hex[65];
     to_hex(root, 32, hex);
     size_t n = (size_t)snprintf(name, size, "%s-%s-%s", hex, dtypes[t->dtype], t->rank ? "" : "scalar");
