@@ -120,6 +120,12 @@ def narrow(x, DTYPE: tl.constexpr):
 
 
 @triton.jit
+def boolean(comparison):
+    """The same: but Triton's interpreter takes what comes of comparing two scalars for a number of their type."""
+    return tl.where(comparison, tl.full((), 1, tl.int1), tl.full((), 0, tl.int1))
+
+
+@triton.jit
 def negative(x):
     return real(bits_of(x) ^ 0x80000000)
 
@@ -170,14 +176,14 @@ def truncate_u32(x):
 _FLOAT = {
     "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "tl.div_rn({0}, {1})", "sqrt": "tl.sqrt_rn({0})",
     "fma": "tl.fma({0}, {1}, {2})", "min": "minimum({0}, {1})", "max": "maximum({0}, {1})", "neg": "negative({0})",
-    "abs": "magnitude({0})", "eq": "{0} == {1}", "lt": "{0} < {1}", "le": "{0} <= {1}",
+    "abs": "magnitude({0})", "eq": "boolean({0} == {1})", "lt": "boolean({0} < {1})", "le": "boolean({0} <= {1})",
 }  # fmt: skip
 _INTEGER = {
     "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "mulhi": "mulhi_TYPE({0}, {1})",
     "min": "tl.where({0} < {1}, {0}, {1})", "max": "tl.where({0} > {1}, {0}, {1})",
     "and": "{0} & {1}", "or": "{0} | {1}", "xor": "{0} ^ {1}", "not": "~{0}",
     "shl": "{0} << ({1} & 31).to(tl.TYPE)", "shr": "{0} >> ({1} & 31).to(tl.TYPE)",
-    "eq": "{0} == {1}", "lt": "{0} < {1}", "le": "{0} <= {1}",
+    "eq": "boolean({0} == {1})", "lt": "boolean({0} < {1})", "le": "boolean({0} <= {1})",
 }  # fmt: skip
 _LONG = {"i32": "int32", "u32": "uint32"}
 EXPRESSIONS = {

@@ -260,21 +260,37 @@ def _fits(small: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(small) <= len(shape) and all(a in (1, b) for a, b in zip(small[::-1], shape[::-1], strict=False))
 
 
+def takes(op: ops.Op, *operands: Value) -> bool:
+    """Whether the operands fit the operation, which is no map."""
+    try:
+        return bool(op.infer([TensorType(v.dtype, v.shape) for v in operands], ()))
+    except (ProgramError, LimitError):
+        return False
+
+
 def draw_node(draw: st.DrawFn, g: ProgramBuilder, values: list[Value]) -> tuple[Value, ...]:
+    """Outputs of a random node of some values; where two are needed, the second is one that fits, if there is any."""
     x, y = draw(st.sampled_from(values)), draw(st.sampled_from(values))
+
+    def fitting(op: ops.Op) -> Value:
+        return draw(st.sampled_from([v for v in values if takes(op, x, v)] or values))
+
     small, axes = st.integers(-1, 3), range(len(x.shape))
     each = st.tuples(*(small for _ in axes))
     op: ops.Op
     match draw(st.sampled_from(ops.OPS)).__name__:
         case "Map":
-            scalar = draw(scalar_programs(max_inputs=0, max_instructions=6))
+            scalar = draw(scalar_programs(max_inputs=2, max_instructions=6))
+            choices = [[v for v in values if v.dtype.reg is reg and _fits(v.shape, x.shape)] for reg in scalar.inputs]
+            if not all(choices):
+                raise ProgramError("no value broadcasts to the shape")
             dtypes = tuple(draw(storage(reg)) for reg in scalar.output_types)
             number = g._scalars.setdefault(scalar, len(g._scalars))
-            return g.emit(ops.Map(number, x.shape, dtypes))
+            return g.emit(ops.Map(number, x.shape, dtypes), *(draw(st.sampled_from(c)) for c in choices))
         case "Dot":
             into = st.just(Dtype.i32) if x.dtype is Dtype.i8 else storage(Reg.f32)
             op = ops.Dot(draw(st.booleans()), draw(st.booleans()), draw(into))
-            return g.emit(op, x, y)
+            return g.emit(op, x, fitting(op))
         case "Reduce":
             name = draw(st.sampled_from(ops.REDUCTIONS))
             return (g.reduce(name, x, draw(st.sets(st.sampled_from(axes) if axes else st.nothing()))),)
@@ -287,19 +303,23 @@ def draw_node(draw: st.DrawFn, g: ProgramBuilder, values: list[Value]) -> tuple[
         case "Pad":
             op = ops.Pad(draw(each), draw(each), draw(each), draw(st.integers(0, 300)))
         case "Concat":
-            return g.emit(ops.Concat(draw(small)), x, y)
+            op = ops.Concat(draw(small))
+            return g.emit(op, x, fitting(op))
         case "Broadcast":
             op = ops.Broadcast((2, *x.shape))
         case "Window":
             op = ops.Window(draw(each), draw(each), draw(each))
         case "Gather":
-            return g.emit(ops.Gather(), x, y)
+            return g.emit(ops.Gather(), x, fitting(ops.Gather()))
         case "ScatterAdd":
-            return g.emit(ops.ScatterAdd(draw(small), draw(st.sampled_from(Dtype))), x, y)
+            op = ops.ScatterAdd(draw(small), draw(storage(x.dtype.reg)))
+            return g.emit(op, x, fitting(op))
         case "Sort":
             op = ops.Sort()
         case "Scan":
-            return g.scan(lambda carried, x: carried.builder.select(x.equals(x), x, carried), [y], [x])
+            return g.scan(
+                lambda carried, x: carried.builder.select(x.equals(x), x, carried), [y], [x]
+            )  # fits where y is of the dtype and shape of a step of x
         case _:
             return g.emit(ops.Random(draw(st.integers(0, 99)), draw(SHAPES)), x, y)
     return g.emit(op, x)
