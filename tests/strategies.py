@@ -192,7 +192,7 @@ def chains(draw: st.DrawFn) -> Program:
             x = draw(st.sampled_from(shaped))
             values.append(g.emit(ops.Permute(tuple(draw(st.permutations(range(len(x.shape)))))), x)[0])
             continue
-        fits = [v for v in values if _fits(v.shape, shape)]
+        fits = [v for v in values if ops.broadcasts_to(v.shape, shape)]
         scalar = draw(scalar_programs(max_inputs=4, max_instructions=6))
         choices = [[v for v in fits if v.dtype.reg is reg] for reg in scalar.inputs]
         if not all(choices):
@@ -222,7 +222,7 @@ def row_graphs(draw: st.DrawFn) -> Program:
         x = draw(st.sampled_from(pool[-4:]))
         kind = draw(st.sampled_from(["map"] * 4 + ["reduce"] * 3 + ["view", "dot"]))
         if kind == "map":
-            others = [v for v in pool if _fits(v.shape, shape)]
+            others = [v for v in pool if ops.broadcasts_to(v.shape, shape)]
             a, b = draw(st.sampled_from(others)), draw(st.sampled_from(others))
             pool += g.maps(lambda p, q: (p * q, p - q), a, b, dtypes=(Dtype.f32, Dtype.bf16))
         elif kind == "dot" and len(x.shape) > 1:
@@ -256,10 +256,6 @@ def _some_view(draw: st.DrawFn, g: ProgramBuilder, x: Value) -> Value:
             return g.slice(x, tuple(d - 1 for d in x.shape), x.shape, (-1,) * rank)
 
 
-def _fits(small: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return len(small) <= len(shape) and all(a in (1, b) for a, b in zip(small[::-1], shape[::-1], strict=False))
-
-
 def takes(op: ops.Op, *operands: Value) -> bool:
     """Whether the operands fit the operation, which is no map."""
     try:
@@ -281,7 +277,10 @@ def draw_node(draw: st.DrawFn, g: ProgramBuilder, values: list[Value]) -> tuple[
     match draw(st.sampled_from(ops.OPS)).__name__:
         case "Map":
             scalar = draw(scalar_programs(max_inputs=2, max_instructions=6))
-            choices = [[v for v in values if v.dtype.reg is reg and _fits(v.shape, x.shape)] for reg in scalar.inputs]
+            choices = [
+                [v for v in values if v.dtype.reg is reg and ops.broadcasts_to(v.shape, x.shape)]
+                for reg in scalar.inputs
+            ]
             if not all(choices):
                 raise ProgramError("no value broadcasts to the shape")
             dtypes = tuple(draw(storage(reg)) for reg in scalar.output_types)

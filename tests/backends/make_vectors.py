@@ -336,18 +336,17 @@ def storage_vectors(rng: random.Random) -> Iterator[Json]:
         rows = zip(hexadecimal(wide, Dtype.f32), hexadecimal(saved, dtype), strict=True)
         yield {"load": "f32", "store": dtype.name, "cases": [list(r) for r in rows]}
     words = [*INTEGERS, 0xFF, 0x100, 0x1FF]
-    saved = agree("store", convert(Dtype.u32, Dtype.u8, words), [w & 0xFF for w in words])
-    rows = zip(hexadecimal(words, Dtype.u32), hexadecimal(saved, Dtype.u8), strict=True)
-    yield {"load": "u32", "store": "u8", "cases": [list(r) for r in rows]}
-    loaded = agree("load", convert(Dtype.u8, Dtype.u32, [0, 1, 127, 128, 255]), [0, 1, 127, 128, 255])
-    rows = zip(["00", "01", "7f", "80", "ff"], hexadecimal(loaded, Dtype.u32), strict=True)
-    yield {"load": "u8", "store": "u32", "cases": [list(r) for r in rows]}
-    saved = agree("store", convert(Dtype.i32, Dtype.i8, words), [w & 0xFF for w in words])
-    rows = zip(hexadecimal(words, Dtype.i32), hexadecimal(saved, Dtype.i8), strict=True)
-    yield {"load": "i32", "store": "i8", "cases": [list(r) for r in rows]}
-    loaded = agree("load", convert(Dtype.i8, Dtype.i32, [0, 1, 127, 128, 255]), [0, 1, 127, 0xFFFFFF80, 0xFFFFFFFF])
-    rows = zip(["00", "01", "7f", "80", "ff"], hexadecimal(loaded, Dtype.i32), strict=True)
-    yield {"load": "i8", "store": "i32", "cases": [list(r) for r in rows]}
+    for wide_dtype, dtype, right in (
+        (Dtype.u32, Dtype.u8, [0, 1, 127, 128, 255]),
+        (Dtype.i32, Dtype.i8, [0, 1, 127, 0xFFFFFF80, 0xFFFFFFFF]),
+    ):
+        saved = agree("store", convert(wide_dtype, dtype, words), [w & 0xFF for w in words])
+        rows = zip(hexadecimal(words, wide_dtype), hexadecimal(saved, dtype), strict=True)
+        yield {"load": wide_dtype.name, "store": dtype.name, "cases": [list(r) for r in rows]}
+        octets = [0, 1, 127, 128, 255]
+        loaded = agree("load", convert(dtype, wide_dtype, octets), right)
+        rows = zip(hexadecimal(octets, dtype), hexadecimal(loaded, wide_dtype), strict=True)
+        yield {"load": dtype.name, "store": wide_dtype.name, "cases": [list(r) for r in rows]}
 
 
 def scalar_ops() -> Json:

@@ -13,7 +13,7 @@ import numpy as np
 from gensyn_verify.backends.arrays import Array
 from gensyn_verify.backends.cuda import driver, kernels
 from gensyn_verify.backends.cuda.launch import Launch, Launches
-from gensyn_verify.backends.device.hashing import forest
+from gensyn_verify.backends.device.hashing import NODE, forest
 from gensyn_verify.backends.device.plan import ALIGN, Plan
 from gensyn_verify.backends.device.pointers import DeviceTensor
 from gensyn_verify.errors import LimitError
@@ -184,26 +184,22 @@ class _Hashes:
     """BLAKE3 of address ranges, level by level for all of them at once; only roots come back."""
 
     def __init__(self, spans: Sequence[tuple[int, int]], stream: driver.Stream) -> None:
-        self._count = len(spans)
-        trees = forest(spans)
+        self._trees = trees = forest(spans)
         self._tables = driver.Memory(max(trees.rows.nbytes, 64))
         self._nodes = [driver.Memory(n) for n in trees.node_bytes]
         stream.write(self._tables.address, trees.rows.reshape(-1).view(np.uint8))
         stream.synchronize()
         self.launches = []
-        for depth, total in enumerate(trees.nodes):
+        for depth, (row, filled, total) in enumerate(trees.launches):
+            self._roots, below = self._nodes[filled].address, self._nodes[1 - filled].address
+            rows, nodes = self._tables.address + row, (below, self._roots) if depth else (self._roots, 0)
+            words = struct.pack("<6q", rows, *nodes, trees.count, total, 1)
             kernel = "gv_blake3_parents" if depth else "gv_blake3_chunks"
-            node, parent = self._nodes[(depth + 1) % 2].address, self._nodes[depth % 2].address
-            if depth == 0:
-                node, parent = parent, 0
-            rows = self._tables.address + trees.rows[0].nbytes * max(depth - 1, 0)
-            words = struct.pack("<6q", rows, node, parent, self._count, total, 1)
             grid = (max(1, -(-total // HASH_THREADS)), 1, 1)
             shared = 0 if depth else 4 * 17 * HASH_THREADS
             if total:
                 self.launches.append(Launch("blake3", kernel, grid, HASH_THREADS, shared, (words,)))
-        self._roots = self._nodes[(len(trees.nodes) - 1) % 2].address
 
     def read(self, stream: driver.Stream) -> list[bytes]:
-        out = stream.read(self._roots, 32 * self._count).tobytes() if self._count else b""
-        return [out[32 * i : 32 * i + 32] for i in range(self._count)]
+        count = self._trees.count
+        return self._trees.split(stream.read(self._roots, NODE * count).tobytes() if count else b"")

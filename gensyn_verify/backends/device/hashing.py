@@ -36,6 +36,15 @@ class Forest:
         """Of the two buffers in which levels lie by turns, the chunks in the first."""
         return NODE * max(1, self.nodes[0]), NODE * max((1, *self.nodes[1:2]))
 
+    @property
+    def launches(self) -> list[tuple[int, int, int]]:
+        """For every level: at which byte of `rows` its launch reads, the buffer that it fills (0 or 1), its nodes."""
+        return [(self.rows[0].nbytes * max(n - 1, 0), n % 2, total) for n, total in enumerate(self.nodes)]
+
+    def split(self, roots: bytes) -> list[bytes]:
+        """The root of every range, from the buffer that was filled last."""
+        return [roots[NODE * i : NODE * (i + 1)] for i in range(self.count)]
+
 
 def forest(spans: Sequence[tuple[int, int]]) -> Forest:
     """The trees over byte ranges [begin, end); of an empty one too."""

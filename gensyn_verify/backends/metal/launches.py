@@ -88,14 +88,12 @@ def hashing(trees: Forest, rows: int) -> Hashing:
     first = rows + aligned(trees.rows.nbytes)
     second = first + aligned(trees.node_bytes[0])
     launches: list[Launch] = []
-    for level, total in enumerate(trees.nodes):
-        below, here = (first, second) if level % 2 else (second, first)
-        if level == 0:
-            launches += flat("gv_blake3_chunks", (rows, here, 0, trees.count, total), total)
-        else:
-            at = rows + trees.rows[0].nbytes * (level - 1)
-            launches += flat("gv_blake3_parents", (at, below, here, trees.count, total), total)
-    return Hashing(launches, first if len(trees.nodes) % 2 else second, second + aligned(trees.node_bytes[1]))
+    here = first
+    for level, (row, filled, total) in enumerate(trees.launches):
+        here, below = (second, first) if filled else (first, second)
+        kernel, nodes = ("gv_blake3_parents", (below, here)) if level else ("gv_blake3_chunks", (here, 0))
+        launches += flat(kernel, (rows + row, *nodes, trees.count, total), total)
+    return Hashing(launches, here, second + aligned(trees.node_bytes[1]))
 
 
 def _axes(shape: Sequence[int], strides: Sequence[int]) -> list[int]:

@@ -91,8 +91,7 @@ class MetalMachine:
         assert hashed.end <= self._bytes, "more than the whole state"
         self.write(self._trees, trees.rows.reshape(-1).view(np.uint8))
         self._launch(hashed.launches)
-        roots = self.read(hashed.roots, NODE * trees.count).tobytes()
-        return [roots[NODE * i : NODE * (i + 1)] for i in range(trees.count)]
+        return trees.split(self.read(hashed.roots, NODE * trees.count).tobytes())
 
     def run(self) -> None:
         if self.host_calls:  # the step before needed the CPU, and moments that decay stay small

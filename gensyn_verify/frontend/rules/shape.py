@@ -16,8 +16,7 @@ from gensyn_verify.program import Dtype, Value
 
 TORCH = {
     Dtype.f32: torch.float32, Dtype.bf16: torch.bfloat16, Dtype.f16: torch.float16,
-    Dtype.i32: torch.int64, Dtype.u8: torch.uint8, Dtype.i8: torch.int8,
-    Dtype.boolean: torch.bool,
+    Dtype.i32: torch.int64, Dtype.u8: torch.uint8, Dtype.i8: torch.int8, Dtype.boolean: torch.bool,
 }  # fmt: skip
 
 

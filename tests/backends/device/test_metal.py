@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
@@ -428,7 +429,7 @@ def test_steps_captured_from_pytorch(task: str) -> None:
 def test_roots_of_many_lengths() -> None:
     program, state = kept_bytes()
     for seed in (0, 3):
-        executor = Executor(program, lambda plan, seed=seed: MetalMachine(plan, HostLibrary(seed)))  # type: ignore[misc]
+        executor = Executor(program, partial(MetalMachine, library=HostLibrary(seed)))
         executor.load(state)
         found, wanted = executor.state(), {name: _native.blake3_root(array) for name, array in state.items()}
         assert found.roots(found) == wanted

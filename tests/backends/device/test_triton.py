@@ -226,7 +226,7 @@ def test_dot_of_ragged_shapes_dtypes_transposes_and_batches(m, n, k, dtypes, tra
     batch=st.sampled_from([((), ()), ((2,), (2,)), ((3,), ()), ((), (2,)), ((0,), (0,))]),
     seed=st.integers(0, 99),
 )
-def test_dot_of_i8_is_exact(m, n, k, transpose, batch, seed) -> None:  # type: ignore[no-untyped-def]
+def test_dot_of_i8_is_exact(m: int, n: int, k: int, transpose: tuple[bool, bool], batch: Any, seed: int) -> None:
     program = dot_program(m, n, k, (Dtype.i8, Dtype.i8, Dtype.i32), transpose, batch)
     check(program, random_inputs(program, seed), "cpu")
 
