@@ -122,20 +122,17 @@ __attribute__((noinline)) void int8_tile(const uint32_t* a, int64_t a_row, const
 }
 
 using Int8Tile = decltype(&int8_tile<Pairs, 1, 1>);
-template <class Words, int nv, int... rows>
-constexpr std::array<Int8Tile, MR> int8_tiles_of_width(std::integer_sequence<int, rows...>) {
-    return {int8_tile<Words, rows + 1, nv>...};
-}
-template <class Words, int... widths>
-constexpr std::array<std::array<Int8Tile, MR>, NV> int8_tiles(std::integer_sequence<int, widths...>) {
-    return {int8_tiles_of_width<Words, widths + 1>(std::make_integer_sequence<int, MR>())...};
-}
+template <class Words>
+struct Integers {
+    template <int mr, int nv>
+    static constexpr Int8Tile tile = int8_tile<Words, mr, nv>;
+};
 
 thread_local Scratch int8_a, int8_b;
 
 template <class Words>
 void multiply_words(const Side& a, const Side& b, int64_t m, int64_t n, int64_t k, uint32_t* c, int64_t c_row) {
-    static constexpr auto tiles = int8_tiles<Words>(std::make_integer_sequence<int, NV>());  // [nv - 1][mr - 1]
+    static constexpr Sizes<Int8Tile> sizes = tiles<Integers<Words>, Int8Tile>();
     uint32_t* const rows = static_cast<uint32_t*>(int8_a.get(size_t(INT8_ROWS * INT8_WORDS) * 4));
     uint32_t* const panels = static_cast<uint32_t*>(int8_b.get(size_t(INT8_COLUMNS * (INT8_WORDS + 1)) * 4));
     constexpr int64_t BLOCK_K = INT8_WORDS * Words::VALUES;
@@ -158,7 +155,7 @@ void multiply_words(const Side& a, const Side& b, int64_t m, int64_t n, int64_t 
                 for (int64_t j = 0; j < columns; j += NR) {
                     const int width = int(std::min<int64_t>(NR, columns - j)), vectors = (width + W - 1) / W;
                     for (int64_t i = 0; i < height; i += MR)
-                        tiles[size_t(vectors - 1)][size_t(std::min<int64_t>(MR, height - i) - 1)](
+                        sizes[size_t(vectors - 1)][size_t(std::min<int64_t>(MR, height - i) - 1)](
                             rows + i * words, words, panels + j * (words + 1), words, c + (i0 + i) * c_row + j0 + j,
                             c_row, width - (vectors - 1) * W, k0 == 0);
                 }

@@ -104,22 +104,31 @@ __attribute__((noinline)) void tile(const TileArgs& t) {
 
 using Tile = void (*)(const TileArgs&);
 
-template <bool packed_a, bool packed_b, int nv, int... rows>
+// Of::tile<mr, nv> at [nv - 1][mr - 1].
+template <class Tile>
+using Sizes = std::array<std::array<Tile, MR>, NV>;
+template <class Of, class Tile, int nv, int... rows>
 constexpr std::array<Tile, MR> tiles_of_width(std::integer_sequence<int, rows...>) {
-    return {tile<rows + 1, nv, packed_a, packed_b>...};
+    return {Of::template tile<rows + 1, nv>...};
+}
+template <class Of, class Tile, int... widths>
+constexpr Sizes<Tile> tiles_of(std::integer_sequence<int, widths...>) {
+    return {tiles_of_width<Of, Tile, widths + 1>(std::make_integer_sequence<int, MR>())...};
+}
+template <class Of, class Tile>
+constexpr Sizes<Tile> tiles() {
+    return tiles_of<Of, Tile>(std::make_integer_sequence<int, NV>());
 }
 
-template <bool packed_a, bool packed_b, int... widths>
-constexpr std::array<std::array<Tile, MR>, NV> tiles(std::integer_sequence<int, widths...>) {
-    return {tiles_of_width<packed_a, packed_b, widths + 1>(std::make_integer_sequence<int, MR>())...};
-}
-
-// tile<mr, nv, packed_a, packed_b> at [packed_a][packed_b][nv - 1][mr - 1]
-constexpr std::array<std::array<Tile, MR>, NV> TILES[2][2] = {
-    {tiles<false, false>(std::make_integer_sequence<int, NV>()),
-     tiles<false, true>(std::make_integer_sequence<int, NV>())},
-    {tiles<true, false>(std::make_integer_sequence<int, NV>()),
-     tiles<true, true>(std::make_integer_sequence<int, NV>())},
+template <bool packed_a, bool packed_b>
+struct Floats {
+    template <int mr, int nv>
+    static constexpr Tile tile = ::tile<mr, nv, packed_a, packed_b>;
+};
+// By packed_a and packed_b.
+constexpr Sizes<Tile> TILES[2][2] = {
+    {tiles<Floats<false, false>, Tile>(), tiles<Floats<false, true>, Tile>()},
+    {tiles<Floats<true, false>, Tile>(), tiles<Floats<true, true>, Tile>()},
 };
 
 }  // namespace
