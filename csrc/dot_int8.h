@@ -72,10 +72,7 @@ void pack_words(const Side& x, int64_t rows, int64_t count, uint32_t* out, int64
         for (int64_t w = 0; w < whole; w++) {
             const int8_t* from = data + w * Words::VALUES * x.step;
             uint32_t* const to = out + w * step;
-            if (row == 1)
-                for (int64_t r = 0; r < rows; r++) to[r] = Words::word(from + r, x.step) ^ flip;
-            else
-                for (int64_t r = 0; r < rows; r++) to[r * row] = Words::word(from + r, x.step) ^ flip;
+            for (int64_t r = 0; r < rows; r++) to[r * row] = Words::word(from + r, x.step) ^ flip;
         }
     for (int64_t r = 0; rest && r < rows; r++) {
         int8_t last[Words::VALUES] = {};
